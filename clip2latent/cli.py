@@ -1,0 +1,209 @@
+"""The commands of sample.py. Whatever is slow to import is imported inside the commands, so that --help is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from inspect import signature
+from typing import Any, NamedTuple
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+import clip2latent
+from clip2latent.arguments import in_order, one_line
+from clip2latent.outputs import choose_folder, filled, provenance, slug, write_json
+
+
+def generate(
+    prompts: list[str],
+    checkpoint: str = "demo",
+    num: int = 4,
+    candidates: int | None = None,
+    guidance: float | None = None,
+    steps: int = 8,
+    sampler: str = "dpmpp",
+    truncation: float = 1.0,
+    seed: int = 0,
+    out: str | None = None,
+    overwrite: bool = False,
+    prompts_file: str | None = None,
+    chunk: int = 64,
+) -> None:
+    """Makes images of prompts and writes a labelled grid, PNGs, results.json and the latents.
+
+    Args:
+        prompts: Texts, each in quotes.
+        checkpoint: "demo", a training checkpoint (.ckpt) or an exported folder.
+        num: Images to keep for each prompt.
+        candidates: Images to choose from for each prompt, by CLIP score (default: 16, or num where that is more).
+        guidance: How strongly to follow the prompt; 1 is plain (default: what the checkpoint recommends).
+        steps: Sampling steps.
+        sampler: dpmpp, ddim or ddpm.
+        truncation: 1 for the full variety, towards 0 ever nearer to the average image.
+        seed: The same seed gives the same images.
+        out: Output folder (default: a new one, outputs/<prompt>-<number>).
+        overwrite: Write into an output folder that already holds files.
+        prompts_file: A file with more prompts: a line each, or .jsonl with {"prompt": "..."} lines.
+        chunk: Images made at once; fewer need less memory.
+    """
+    from clip2latent.prompts import check_prompts, read_prompts
+
+    texts = [*prompts, *(prompt.text for prompt in (read_prompts(prompts_file) if prompts_file else []))]
+    if not texts:
+        raise ValueError('no prompt: write what the picture shows, such as "an old man with glasses and a red hat"')
+    check_prompts(texts)
+    folder = choose_folder(out, slug(texts[0]), overwrite)
+    from clip2latent.results import save_samples
+    from clip2latent.text2image import Sampling, TextToImage, count_candidates
+
+    Sampling(guidance, steps, sampler, truncation, seed, chunk)
+    candidates = count_candidates(num, candidates)
+    pipeline = TextToImage.from_pretrained(checkpoint)
+    _warn_of_unknown_words(pipeline.embedder, texts)
+    options = {
+        "checkpoint": checkpoint,
+        "num": num,
+        "candidates": candidates,
+        "guidance": pipeline.recommended_guidance if guidance is None else guidance,
+        "steps": steps,
+        "sampler": sampler,
+        "truncation": truncation,
+        "seed": seed,
+    }
+    started = time.monotonic()
+    with _progress_bar("drawing", len(texts) * options["candidates"]) as bar:
+        numbers = {name: value for name, value in options.items() if name != "checkpoint"}
+        samples = pipeline.generate(texts, **numbers, chunk=chunk, progress=bar.update)
+    seconds = time.monotonic() - started
+    models = {part: pipeline.config.get(part) for part in ("generator", "embedder")}
+    save_samples(samples, folder, options, models)
+    drawn = len(texts) * options["candidates"]
+    print(f"{drawn} images drawn in {seconds:.1f} s; for each prompt the best {num} of {options['candidates']} are in")
+    print(f"{folder / 'grid.png'}, with their CLIP scores")
+    print(f"{folder}{os.sep}*.png, results.json, latents.safetensors")
+
+
+def evaluate(
+    prompts: str,
+    checkpoint: str = "demo",
+    num: int = 8,
+    guidance: list[float] | None = None,
+    candidates: int = 16,
+    repeats: int = 4,
+    retrieval: int = 30000,
+    steps: int = 8,
+    sampler: str = "dpmpp",
+    truncation: float = 1.0,
+    seed: int = 0,
+    judge: str | None = "demo",
+    fidelity: int = 5000,
+    out: str | None = None,
+    overwrite: bool = False,
+    chunk: int = 64,
+) -> None:
+    """Scores a checkpoint on a prompts file beside random latents, retrieval and real pictures; writes metrics.json.
+
+    Args:
+        prompts: A prompts file; .jsonl with {"prompt", "attributes"} lines for judge accuracy too.
+        checkpoint: "demo", a training checkpoint (.ckpt) or an exported folder.
+        num: Images for each prompt and row of the table.
+        guidance: The guidances to try, as [1,2,3]; what the checkpoint recommends is always among them.
+        candidates: How many the best is taken of, in the rows that take the best.
+        repeats: How often it is taken, for each prompt.
+        retrieval: Random latents to retrieve the best num of, for each prompt; 0 leaves retrieval out.
+        steps: Sampling steps.
+        sampler: dpmpp, ddim or ddpm.
+        truncation: 1 for the full variety, towards 0 ever nearer to the average image.
+        seed: The same seed gives the same numbers.
+        judge: The attribute judge, for prompts with attributes: "demo", a folder, or null for none.
+        fidelity: Images on which the generator is compared with real pictures; 0 leaves it out.
+        out: Output folder (default: a new one, outputs/evaluate-<number>).
+        overwrite: Write into an output folder that already holds files.
+        chunk: Images made at once; fewer need less memory.
+    """
+    from clip2latent.prompts import read_prompts
+
+    read = read_prompts(prompts)
+    folder = choose_folder(out, "evaluate", overwrite)
+    from clip2latent import evaluate as evaluation
+    from clip2latent import report as reports
+    from clip2latent.images import save_png
+    from clip2latent.text2image import Sampling, TextToImage
+
+    plan = evaluation.Plan(num, tuple(guidance or (1.0, 2.0, 3.0)), candidates, repeats, retrieval, fidelity)
+    sampling = Sampling(None, steps, sampler, truncation, seed, chunk)
+    pipeline = TextToImage.from_pretrained(checkpoint)
+    _warn_of_unknown_words(pipeline.embedder, [prompt.text for prompt in read])
+    critic, world = evaluation.critics(read, judge)
+    report = evaluation.evaluate(pipeline, read, plan, sampling, critic, world, _progress_bar)
+    options = {"checkpoint": checkpoint, "prompts": prompts, "judge": judge}
+    record = {"options": options, **report.record, **provenance(), "files": ["grid.png", "metrics.json"]}
+    with filled(folder, "metrics.json") as staging:
+        save_png(report.picture, staging / "grid.png", {"options": options})
+        write_json(staging / "metrics.json", record)
+    print(reports.markdown(report.record))
+    print(f"\n{folder / 'metrics.json'}, {folder / 'grid.png'}")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code: 0; 2 after one line for the user's errors; 130 when interrupted.
+
+    Set JSONARGPARSE_DEBUG to see an error's traceback.
+    """
+    parser, commands = _parser()
+    options = [option for command in commands.values() for option in command.options]
+    try:
+        words = in_order(sys.argv[1:] if args is None else args, flags={"--overwrite", "--help"})
+        config = parser.parse_args(words)
+        name = config.pop("subcommand")
+        commands[name].run(**config[name])
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    except (ArgumentError, ValueError, OSError) as error:
+        if os.environ.get("JSONARGPARSE_DEBUG"):
+            raise
+        print(f"error: {one_line(error, options)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class _Command(NamedTuple):
+    run: Callable[..., None]
+    options: list[str]
+
+
+def _parser() -> tuple[ArgumentParser, dict[str, _Command]]:
+    description = "Text-driven sampling of frozen image generators. Every command: sample.py COMMAND --help"
+    parser = ArgumentParser(prog="sample.py", description=description, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"clip2latent {clip2latent.__version__}")
+    subcommands = parser.add_subcommands(required=True)
+    commands = {}
+    for run in (generate, evaluate):
+        summary = (run.__doc__ or "").splitlines()[0]
+        child = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
+        if run is generate:
+            child.add_argument("prompts", nargs="*", type=str, help="Texts, each in quotes.")
+        skip = {"overwrite", *(["prompts"] if run is generate else [])}
+        child.add_function_arguments(run, as_group=False, as_positional=False, skip=skip)
+        child.add_argument("--overwrite", action="store_true", help="Write into an output folder that holds files.")
+        subcommands.add_subcommand(run.__name__, child, help=summary)
+        commands[run.__name__] = _Command(run, [f"--{name}" for name in signature(run).parameters])
+    return parser, commands
+
+
+def _warn_of_unknown_words(embedder: Any, prompts: Sequence[str]) -> None:
+    find = getattr(embedder, "unknown_words", None)
+    unknown = dict.fromkeys(word for prompt in prompts for word in find(prompt)) if find else {}
+    if unknown:
+        words = ", ".join(repr(word) for word in unknown)
+        print(f"warning: the demo never saw {words}: it knows avatars and objects only", file=sys.stderr)
+
+
+def _progress_bar(name: str, total: int) -> Any:
+    """A progress bar on a terminal, nothing elsewhere."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=name, unit="image", leave=False, disable=None)

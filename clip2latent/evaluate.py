@@ -1,0 +1,279 @@
+"""Evaluation on prompts: the prior beside random latents, retrieval and real renders, by CLIP and by a judge."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clip2latent.fidelity import Judge, fidelity
+from clip2latent.images import grid
+from clip2latent.metrics import accepted_values, clip_score, diversity, judge_accuracy
+from clip2latent.prompts import Prompt, check_prompts
+from clip2latent.references import World, best_of_each, drawn, random_latents, rendered, retrieve
+from clip2latent.report import gaps_closed
+from clip2latent.spec import weights_sha256
+from clip2latent.text2image import Chunk, Sampling, TextToImage
+
+PICTURED = 8
+"""Prompts shown in the picture."""
+
+Bar = Callable[[str, int], AbstractContextManager[Any]]
+"""(name, total) -> a context whose value has update(done), such as tqdm's."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure, in images.
+
+    Attributes:
+        num: images for each prompt and row.
+        guidances: of the prior's rows; the recommended one joins them.
+        candidates: images of which the best-of rows take one.
+        repeats: how often they take it, for each prompt.
+        retrieval: random latents in the retrieval's bank; 0 for no such row.
+        fidelity: images of the generator set beside as many renders; 0 for none.
+    """
+
+    num: int = 8
+    guidances: tuple[float, ...] = (1.0, 2.0, 3.0)
+    candidates: int = 16
+    repeats: int = 4
+    retrieval: int = 30000
+    fidelity: int = 5000
+
+    def __post_init__(self) -> None:
+        for name, least in {"num": 1, "candidates": 1, "repeats": 1, "retrieval": 0, "fidelity": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least {least}")
+        if 0 < self.retrieval < self.num:
+            raise ValueError(f"retrieval={self.retrieval}: expected 0, or at least num={self.num}")
+        if self.fidelity == 1:
+            raise ValueError("fidelity=1: expected 0, or at least 2")
+        if any(not 0 <= scale < math.inf for scale in self.guidances):
+            raise ValueError(f"guidance={list(self.guidances)}: expected numbers from 0")
+
+
+class Source(NamedTuple):
+    """A row of the table to be: its key and name, its images per prompt, and what makes them."""
+
+    key: str
+    name: str
+    num: int
+    chunks: Callable[[], Iterable[Chunk]]
+
+
+class Report(NamedTuple):
+    """An evaluation: a record of plain types, and a picture of the first prompts with a column for each row."""
+
+    record: dict[str, Any]
+    picture: Image.Image
+
+
+def critics(prompts: Sequence[Prompt], judge: str | None) -> tuple[Judge | None, World | None]:
+    """Returns the judge and, where the demo's renderer is installed, the world that the prompts' attributes speak of.
+
+    Both are None where no prompt names an attribute or where `judge` is None.
+    """
+    named = {name for prompt in prompts for name in prompt.attributes}
+    if judge is None or not named:
+        return None, None
+    from clip2latent.judge import load_judge
+
+    try:
+        world: Any = importlib.import_module("demo.avatars")
+    except ImportError:
+        world = None
+    known = named <= set(getattr(world, "ATTRIBUTES", ()))
+    return load_judge(judge), world if known else None
+
+
+def evaluate(
+    pipeline: TextToImage,
+    prompts: Sequence[Prompt],
+    plan: Plan,
+    sampling: Sampling,
+    judge: Judge | None = None,
+    world: World | None = None,
+    bar: Bar | None = None,
+) -> Report:
+    """Measures every row of the plan.
+
+    Args:
+        pipeline: the prior with its generator and embedder.
+        prompts: P prompts; without attributes only CLIP score and diversity are measured.
+        plan: what to measure.
+        sampling: how the prior samples; its guidance is replaced by each of the plan's.
+        judge: reads attributes off images; None for none.
+        world: draws the ceiling, real pictures of the attributes; None for none.
+        bar: makes progress bars.
+
+    Raises:
+        ValueError: for attributes that the judge does not know.
+    """
+    text = pipeline.embed_text(check_prompts([prompt.text for prompt in prompts]))
+    if judge is not None:
+        for name, value in (item for prompt in prompts for item in prompt.attributes.items()):
+            accepted_values(name, value, judge.attributes)
+        if isinstance(judge, torch.nn.Module):
+            judge.to(pipeline.device)
+    sampling = replace(sampling, guidance=pipeline.recommended_guidance)
+    bar = bar or _no_bar
+    rows, columns, column_scores = [], [], []
+    for source in sources(pipeline, prompts, text, plan, sampling, world, bar):
+        chunks = _watched(source.chunks(), bar, source.name, len(prompts) * source.num)
+        embeddings, seen, pictures = _collect(chunks, len(prompts), source.num, judge, pipeline.device)
+        numbers = {"key": source.key, "row": source.name, "images_per_prompt": source.num}
+        rows.append(numbers | _numbers(embeddings, text, seen, prompts, judge))
+        columns.append(pictures)
+        column_scores.append(clip_score(embeddings[:, :1], text)[: len(pictures), 0])
+    made = None
+    if judge is not None and world is not None and plan.fidelity:
+        latents = random_latents(pipeline.generator, plan.fidelity, (sampling.seed, 3))
+        images = (pipeline.draw(part) for block in latents for part in block.split(sampling.chunk))
+        with bar("generator against renders", 3 * plan.fidelity) as progress:
+            made = fidelity(images, judge, world, plan.fidelity, (sampling.seed, 4), pipeline.device, progress.update)
+    record = {
+        "plan": asdict(plan),
+        "sampling": asdict(sampling),
+        "prompts": [prompt.text for prompt in prompts],
+        "models": _models(pipeline, judge),
+        "rows": rows,
+        "gap_closed": gaps_closed(rows),
+        "generator": made,
+    }
+    shown = torch.stack(columns, dim=1)
+    labels, headings = record["prompts"][: len(shown)], [row["row"] for row in rows]
+    return Report(record, grid(shown, labels, torch.stack(column_scores, dim=1), headings))
+
+
+def sources(
+    pipeline: TextToImage,
+    prompts: Sequence[Prompt],
+    text: Tensor,
+    plan: Plan,
+    sampling: Sampling,
+    world: World | None,
+    bar: Bar,
+) -> list[Source]:
+    """Returns the table's rows, unmade; `sampling` holds the recommended guidance."""
+    count, group, chunk = len(prompts), plan.repeats * plan.candidates, sampling.chunk
+    best = f"best of {plan.candidates}"
+
+    def random(per_prompt: int, use: int) -> Iterator[Chunk]:
+        latents = random_latents(pipeline.generator, count * per_prompt, (sampling.seed, use))
+        return drawn(pipeline, latents, per_prompt, chunk)
+
+    def prior(per_prompt: int, guidance: float | None) -> Iterator[Chunk]:
+        return pipeline.stream(text, per_prompt, replace(sampling, guidance=guidance))
+
+    def best_of(name: str, candidates: Iterable[Chunk]) -> Iterator[Chunk]:
+        watched = _watched(candidates, bar, f"{name}, choosing", count * group)
+        kept = best_of_each(watched, text, plan.repeats, plan.candidates)
+        return drawn(pipeline, kept, plan.repeats, chunk)
+
+    def retrieval() -> Iterator[Chunk]:
+        with bar("searching random latents", plan.retrieval) as progress:
+            kept = retrieve(pipeline, text, plan.retrieval, plan.num, (sampling.seed, 2), chunk, progress.update)
+        return drawn(pipeline, kept, plan.num, chunk)
+
+    rows = [Source("random", "random latents", plan.num, lambda: random(plan.num, 0))]
+    name = f"random, {best}"
+    rows.append(Source("random_best", name, plan.repeats, lambda n=name: best_of(n, random(group, 1))))
+    for scale in sorted({*plan.guidances, sampling.guidance}):
+        key, note = ("prior", " (recommended)") if scale == sampling.guidance else (f"prior_{scale:g}", "")
+        rows.append(Source(key, f"prior, guidance {scale:g}{note}", plan.num, lambda g=scale: prior(plan.num, g)))
+    name = f"prior, {best}"
+    rows.append(Source("prior_best", name, plan.repeats, lambda n=name: best_of(n, prior(group, sampling.guidance))))
+    if plan.retrieval:
+        rows.append(Source("retrieval", f"best {plan.num} of {plan.retrieval} random", plan.num, retrieval))
+    if world is not None:
+        chunks = lambda: rendered(pipeline, world, prompts, plan.num, (sampling.seed, 5))  # noqa: E731
+        rows.append(Source("real", "real pictures", plan.num, chunks))
+    return rows
+
+
+def _collect(
+    chunks: Iterable[Chunk], prompts: int, num: int, judge: Judge | None, device: torch.device
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """Gathers embeddings [P, N, E], the judge's readings [P, N] and the first prompts' first images [p, 3, R, R]."""
+    embeddings: list[Tensor] = []
+    seen: dict[str, list[Tensor]] = {name: [] for name in (judge.attributes if judge is not None else ())}
+    places, pictures = [], {}
+    for chunk in chunks:
+        places.append(chunk.prompt * num + chunk.candidate)
+        embeddings.append(chunk.embeddings)
+        if judge is not None:
+            with torch.no_grad():
+                for name, values in judge.classify(chunk.images.to(device)).items():
+                    seen[name].append(values.cpu())
+        for index in ((chunk.candidate == 0) & (chunk.prompt < PICTURED)).nonzero()[:, 0].tolist():
+            pictures[int(chunk.prompt[index])] = chunk.images[index].clone()
+    order = torch.cat(places).argsort()
+    by_prompt = (prompts, num)
+    read = {name: torch.cat(parts)[order].unflatten(0, by_prompt) for name, parts in seen.items()}
+    shown = torch.stack([pictures[index] for index in sorted(pictures)])
+    return torch.cat(embeddings)[order].unflatten(0, by_prompt), read, shown
+
+
+def _numbers(
+    embeddings: Tensor, text: Tensor, seen: dict[str, Tensor], prompts: Sequence[Prompt], judge: Judge | None
+) -> dict[str, Any]:
+    """A row's measures, with standard errors over the prompts."""
+    numbers = _mean("clip_score", clip_score(embeddings, text).mean(1).tolist())
+    numbers |= _mean("diversity", diversity(embeddings).tolist() if embeddings.shape[1] > 1 else [])
+    if judge is None:
+        return numbers | _mean("judge_accuracy", [])
+    found = judge_accuracy(seen, [prompt.attributes for prompt in prompts], judge.attributes)
+    numbers |= _mean("judge_accuracy", [value for value in found.by_prompt if value is not None])
+    return numbers | {
+        "judge_accuracy": found.mean,
+        "judge_accuracy_by_attribute": found.by_attribute,
+        "judged_pairs": found.count,
+    }
+
+
+def _mean(name: str, values: list[float]) -> dict[str, float | None]:
+    if not values:
+        return {name: None, f"{name}_stderr": None}
+    x = torch.tensor(values, dtype=torch.float64)
+    error = float(x.std() / math.sqrt(len(x))) if len(x) > 1 else None
+    return {name: float(x.mean()), f"{name}_stderr": error}
+
+
+def _models(pipeline: TextToImage, judge: Judge | None) -> dict[str, Any]:
+    """Every model that the numbers rest on, with the hash of its weights as they are in memory."""
+    parts = {"generator": pipeline.generator, "embedder": pipeline.embedder, "prior": pipeline.prior, "judge": judge}
+    return {
+        name: {**(pipeline.config.get(name, {}) if name != "prior" else {}), "sha256": weights_sha256(module)}
+        for name, module in parts.items()
+        if isinstance(module, torch.nn.Module)
+    }
+
+
+def _watched(chunks: Iterable[Chunk], bar: Bar, name: str, total: int) -> Iterator[Chunk]:
+    with bar(name, total) as progress:
+        for chunk in chunks:
+            yield chunk
+            progress.update(len(chunk.prompt))
+
+
+class _no_bar:
+    def __init__(self, name: str, total: int) -> None:
+        pass
+
+    def __enter__(self) -> _no_bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, done: int) -> None:
+        pass

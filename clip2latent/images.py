@@ -1,0 +1,134 @@
+"""Images to and from files: the only place where [-1, 1] becomes uint8 and back."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from torch import Tensor
+
+METADATA_KEY = "clip2latent"
+_INK, _PAPER, _FAINT = (20, 20, 24), (255, 255, 255), (110, 110, 118)
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """Converts images [B, 3, R, R] in [-1, 1] (clamped) to uint8 [B, R, R, 3]."""
+    pixels = (images.detach().float().clamp(-1, 1) + 1) * 127.5
+    return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def from_uint8(pixels: np.ndarray) -> Tensor:
+    """Converts uint8 [B, R, R, 3] to images [B, 3, R, R] in [-1, 1]; the inverse of `to_uint8`."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """Converts images [B, 3, R, R] in [-1, 1] to B pictures."""
+    return [Image.fromarray(pixels) for pixels in to_uint8(images)]
+
+
+def grid(
+    images: Tensor,
+    labels: Sequence[str],
+    scores: Tensor | None = None,
+    headings: Sequence[str] = (),
+    cell: int = 128,
+    label_width: int = 180,
+) -> Image.Image:
+    """Lays out P rows of N images, each row's label at its left and each image's score beneath it.
+
+    Args:
+        images: [P, N, 3, R, R] in [-1, 1].
+        labels: P texts, wrapped and cut to the row's height.
+        scores: [P, N], or None for none.
+        headings: N texts above the columns, or none.
+        cell: side of an image in the grid, in pixels.
+        label_width: width of the column of labels, in pixels.
+    """
+    rows, columns = images.shape[:2]
+    if len(labels) != rows:
+        raise ValueError(f"labels: expected {rows}, one for each row, got {len(labels)}")
+    font, small = ImageFont.load_default(size=14), ImageFont.load_default(size=11)
+    gap, foot = 6, 16 if scores is not None else 0
+    head = 18 * 3 if headings else 0
+    pitch_x, pitch_y = cell + gap, cell + foot + gap
+    sheet = Image.new("RGB", (label_width + 2 * gap + columns * pitch_x, head + gap + rows * pitch_y), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for column, heading in enumerate(headings):
+        lines = _wrap(heading, font, cell, max_lines=3)
+        pen.multiline_text((label_width + gap + column * pitch_x, gap), "\n".join(lines), fill=_INK, font=font)
+    for row in range(rows):
+        top = head + gap + row * pitch_y
+        lines = _wrap(labels[row], font, label_width - gap, max_lines=cell // 18)
+        pen.multiline_text(
+            (gap, top + (cell - 18 * len(lines)) // 2), "\n".join(lines), fill=_INK, font=font, spacing=4
+        )
+        for column, picture in enumerate(to_pil(images[row])):
+            left = label_width + gap + column * pitch_x
+            resized = picture if picture.width == cell else picture.resize((cell, cell), Image.Resampling.BICUBIC)
+            sheet.paste(resized, (left, top))
+            if scores is not None:
+                pen.text((left + 2, top + cell + 1), f"{float(scores[row, column]):.3f}", fill=_FAINT, font=small)
+    return sheet
+
+
+def save_png(picture: Image.Image, path: Path, metadata: dict[str, Any] | None = None) -> None:
+    """Writes a PNG whole or not at all, with metadata (plain types) that `read_metadata` returns."""
+    info = PngImagePlugin.PngInfo()
+    if metadata is not None:
+        info.add_itxt(METADATA_KEY, json.dumps(metadata, ensure_ascii=False))
+        if "prompt" in metadata:
+            info.add_itxt("Description", str(metadata["prompt"]))
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        picture.save(temporary, format="PNG", pnginfo=info)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Returns the metadata that `save_png` wrote.
+
+    Raises:
+        ValueError: where the file is not a picture of ours.
+    """
+    try:
+        with Image.open(path) as picture:
+            text = picture.info.get(METADATA_KEY)
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(f"{path} is not a picture") from error
+    if text is None:
+        raise ValueError(f"{path} holds no clip2latent metadata: it was not written by this program, or was re-saved")
+    return json.loads(text)
+
+
+def _wrap(text: str, font: Any, width: int, max_lines: int) -> list[str]:
+    """Breaks a text into lines of at most `width` pixels, words too where they must; the rest becomes an ellipsis."""
+    lines, line = [], ""
+    words = re.sub(r"\s+", " ", text[:1000]).strip().split(" ")
+    while words:
+        word = words.pop(0)
+        joined = f"{line} {word}".strip()
+        if font.getlength(joined) <= width:
+            line = joined
+        elif line:
+            lines.append(line)
+            line, words = "", [word, *words]
+        else:
+            fits = next(n for n in range(len(word), 0, -1) if n == 1 or font.getlength(word[:n]) <= width)
+            lines.append(word[:fits])
+            words = [word[fits:], *words] if word[fits:] else words
+        if len(lines) > max_lines:
+            break
+    lines += [line] if line else []
+    if len(lines) > max_lines or len(text) > 1000:
+        lines = [*lines[: max_lines - 1], lines[min(max_lines, len(lines)) - 1][:-1] + "..."]
+    return lines

@@ -1,0 +1,67 @@
+"""Prompts and prompt files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Prompt(NamedTuple):
+    """A prompt and what it asks for, where that is known: attribute -> value."""
+
+    text: str
+    attributes: dict[str, str]
+
+
+def read_prompts(path: Path | str) -> list[Prompt]:
+    """Reads a prompt file.
+
+    Args:
+        path: .jsonl, each line {"prompt": text, "attributes": {name: value}} with optional attributes; any other file
+            is text, one prompt a line. Blank lines are skipped.
+
+    Raises:
+        ValueError: for a malformed line, by its number, and for a file without prompts.
+        OSError: for a file that cannot be read.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8") from error
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
+        raise ValueError(f"{path} holds no prompts")
+    if path.suffix == ".jsonl":
+        return [_from_json(line, f"{path}, line {number}") for number, line in numbered]
+    return [Prompt(line, {}) for _, line in numbered]
+
+
+def check_prompts(prompts: Sequence[str]) -> list[str]:
+    """Returns the prompts as a list.
+
+    Raises:
+        ValueError: where there is none, or one is empty.
+    """
+    if isinstance(prompts, str):
+        raise ValueError(f"prompts: expected a list of texts, got one text; write [{prompts!r}]")
+    if not prompts:
+        raise ValueError("no prompt: give at least one text")
+    for number, prompt in enumerate(prompts, 1):
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise ValueError(f"prompt {number} of {len(prompts)} is empty: {prompt!r}; write what the picture shows")
+    return list(prompts)
+
+
+def _from_json(line: str, where: str) -> Prompt:
+    expected = 'expected {"prompt": "...", "attributes": {"name": "value"}}'
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: {expected}; not JSON: {error}") from error
+    attributes = record.get("attributes", {}) if isinstance(record, dict) else None
+    if not isinstance(attributes, dict) or not isinstance(record.get("prompt"), str) or not record["prompt"].strip():
+        raise ValueError(f"{where}: {expected}, got {line[:200]}")
+    return Prompt(record["prompt"], {str(name): str(value) for name, value in attributes.items()})

@@ -1,0 +1,1 @@
+"""Makes the training data: pairs of generator latents and image embeddings, in seeded shards."""
