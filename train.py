@@ -84,8 +84,11 @@ class TrainCLI(LightningCLI):
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command line; returns 2 after a user's error, reported in one line."""
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    for expected in (
+        ".*exists and is not empty.*",
+        ".*your dataloader is not resumable.*",  # the order is a function of the step: it is
+    ):
+        warnings.filterwarnings("ignore", expected)
     try:
         TrainCLI(
             PriorTraining,

@@ -56,6 +56,9 @@ def one_line(error: Exception, options: Collection[str] = ()) -> str:
     if unknown:
         near = difflib.get_close_matches(unknown[1], list(options), n=1)
         return f"unknown option {unknown[1]}" + (f"; did you mean {near[0]}?" if near else "; --help lists them")
+    unexpected = re.match(r"unrecognized arguments: (?:-- )?(.*)$", text)
+    if unexpected:
+        return f"unexpected {unexpected[1]!r}; --help says what a command takes"
     text = re.sub(r"^(the following arguments are required: )(?:\w+\.)?(\w+)", r"\1--\2", text)
     return text.replace('expected "subcommand" to be one of', "expected a command, one of")
 

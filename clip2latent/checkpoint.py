@@ -120,7 +120,7 @@ def export_prior(checkpoint: str | Path, folder: str | Path) -> Path:
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: name another folder")
-    name, config, state = _read(checkpoint)
+    _, config, state = _read(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.contiguous().clone() for key, value in state.items()}
     temporary = folder / "model.safetensors.partial"
@@ -167,7 +167,7 @@ def _read_folder(folder: Path) -> tuple[Any, dict[str, Tensor]]:
 def _read_lightning(path: Path) -> tuple[Any, dict[str, Tensor]]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is not a checkpoint, or a damaged one: {reason}") from error
     if not isinstance(checkpoint, dict) or CONFIG_KEY not in checkpoint:

@@ -17,7 +17,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 MANIFEST = "dataset.json"
-_KEYS = {"generator", "embedder", "latent_shape", "groups", "embedding_dim", "count", "shards", "latent_mean", "latent_std"}
+_KEYS = {
+    "generator",
+    "embedder",
+    "latent_shape",
+    "groups",
+    "embedding_dim",
+    "count",
+    "shards",
+    "latent_mean",
+    "latent_std",
+}
 
 
 class Pairs(NamedTuple):
@@ -48,7 +58,11 @@ def read_dataset(path: str | Path) -> dict[str, Any]:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         started = folder.is_dir() and any(folder.glob("*.tar*"))
-        fix = "run the same datagen command again, it goes on where it stopped" if started else "make one: python -m datagen"
+        fix = (
+            "run the same datagen command again, it goes on where it stopped"
+            if started
+            else "make one: python -m datagen"
+        )
         raise ValueError(f"no {'finished ' if started else ''}dataset in {folder} ({manifest} is missing): {fix}")
     try:
         dataset = json.loads(manifest.read_text(encoding="utf-8"))
@@ -136,9 +150,9 @@ def read_pairs(path: str | Path, dataset: dict[str, Any]) -> Pairs:
 class PairBatches:
     """An endless order of batches cut into lengths that Lightning sees as epochs.
 
-    Batch i is a pure function of (seed, i): rank r of W takes the r-th part of the i-th global batch. Each pass over the
-    data has its own permutation; the rows that do not fill a global batch wait for another pass. So every rank has the
-    same number of batches, the union over ranks depends on batch_size * W only, and training can go on at any batch.
+    Batch i is a pure function of (seed, i): rank r of W takes the r-th part of the i-th global batch. Each pass over
+    the data has its own permutation; the rows that do not fill a global batch wait for another pass. So every rank has
+    the same number of batches, the union over ranks depends on batch_size * W only, and training can go on anywhere.
     """
 
     def __init__(

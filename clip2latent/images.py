@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import unicodedata
+from bisect import bisect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -113,8 +114,10 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def _wrap(text: str, font: Any, width: int, max_lines: int) -> list[str]:
     """Breaks a text into lines of at most `width` pixels, words too where they must; the rest becomes an ellipsis."""
     lines, line = [], ""
-    words = re.sub(r"\s+", " ", text[:1000]).strip().split(" ")
-    while words:
+    # Pillow's font has no accented letters: the plain ones are better than boxes.
+    letters = unicodedata.normalize("NFKD", text[:500])
+    words = "".join(letter for letter in letters if not unicodedata.combining(letter)).split()
+    while words and len(lines) <= max_lines:
         word = words.pop(0)
         joined = f"{line} {word}".strip()
         if font.getlength(joined) <= width:
@@ -123,12 +126,10 @@ def _wrap(text: str, font: Any, width: int, max_lines: int) -> list[str]:
             lines.append(line)
             line, words = "", [word, *words]
         else:
-            fits = next(n for n in range(len(word), 0, -1) if n == 1 or font.getlength(word[:n]) <= width)
+            fits = max(1, bisect(range(1, len(word)), width, key=lambda n: font.getlength(word[:n])))
             lines.append(word[:fits])
-            words = [word[fits:], *words] if word[fits:] else words
-        if len(lines) > max_lines:
-            break
+            words = [word[fits:], *words]
     lines += [line] if line else []
-    if len(lines) > max_lines or len(text) > 1000:
-        lines = [*lines[: max_lines - 1], lines[min(max_lines, len(lines)) - 1][:-1] + "..."]
+    if len(lines) > max_lines:
+        lines = [*lines[: max_lines - 1], lines[max_lines - 1][:-1] + "..."]
     return lines

@@ -77,6 +77,9 @@ class LatentSpace(nn.Module):
 
     def decode(self, tokens: Tensor, truncation: float = 1.0) -> Tensor:
         """Maps standardised tokens [B, K, D] to latents [B, L, D], drawn towards the mean for truncation < 1."""
+        if tokens.shape[1:] != self.mean.shape:
+            expected = ", ".join(str(size) for size in self.mean.shape)
+            raise ValueError(f"tokens must be [B, {expected}], got {tuple(tokens.shape)}")
         return self.expand(self.mean + truncation * self.std * tokens)
 
 

@@ -82,7 +82,12 @@ class PriorTraining(LightningModule):
                 f" got {noise_scale} and {condition_dropout}"
             )
         self.dataset = dataset
-        self.noise_scale, self.condition_dropout, self.guidance, self.seed = noise_scale, condition_dropout, guidance, seed
+        self.noise_scale, self.condition_dropout, self.guidance, self.seed = (
+            noise_scale,
+            condition_dropout,
+            guidance,
+            seed,
+        )
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.warmup_steps, self.cosine_decay = warmup_steps, cosine_decay
         mean, std = (torch.tensor(dataset[f"latent_{name}"], dtype=torch.float64) for name in ("mean", "std"))

@@ -10,21 +10,14 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
-from jsonargparse.typing import NonNegativeInt, Path_fr, PositiveInt, register_type
+from jsonargparse.typing import NonNegativeInt, PositiveInt, register_type
 
+from clip2latent.arguments import one_line
+from datagen.model_option import ModelOption, changed, split_entries
 
-class ModelOption:
-    """A model as the user names it; not a dataclass, which jsonargparse would take apart.
-
-    Attributes:
-        record: {"class_path", "init_args"}.
-    """
-
-    def __init__(self, record: dict[str, Any]) -> None:
-        self.record = record
+MODELS = ("generator", "embedder")
 
 
 def datagen(
@@ -35,10 +28,10 @@ def datagen(
     rows_per_shard: PositiveInt = 10_000,
     seed: NonNegativeInt = 0,
     batch_size: PositiveInt = 64,
-    groups: list[PositiveInt] | None = None,
+    groups: list[int] | None = None,
     device: str = "auto",
-    rank: NonNegativeInt | None = None,
-    world_size: PositiveInt | None = None,
+    rank: int | None = None,
+    world_size: int | None = None,
 ) -> None:
     """Makes training data: latents drawn from a generator, beside the embeddings of the images they make.
 
@@ -51,6 +44,7 @@ def datagen(
     Args:
         out: Folder to make; or one that this command began earlier, to go on.
         generator: A yaml file with class_path and init_args, such as configs/generator/demo.yaml, or these two inline.
+            Single entries can be changed: --generator.init_args.source my-folder.
         embedder: The same for the embedder, such as configs/embedder/demo.yaml; prompts will need the same one.
         count: Pairs in all; the paper used a million, the demo is content with 30 000.
         rows_per_shard: Pairs in a file; at most this many are made again after a kill.
@@ -92,9 +86,8 @@ def datagen(
 
 def build_parser() -> ArgumentParser:
     """Returns the command's parser: its options are the signature of `datagen`."""
-    # Paths in a yaml file are relative to it: jsonargparse reads them within that file's folder.
     failures = (ValueError, TypeError, OSError)
-    register_type(ModelOption, lambda model: model.record, _read_model, failures, fail_already_registered=False)
+    register_type(ModelOption, lambda model: model.record, ModelOption.read, failures, fail_already_registered=False)
     parser = ArgumentParser(
         prog="python -m datagen",
         description=inspect.cleandoc(datagen.__doc__ or "").split("\n\nArgs:")[0],
@@ -111,15 +104,18 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Set JSONARGPARSE_DEBUG to see an error's traceback.
     """
+    parser = build_parser()
     try:
-        options = build_parser().parse_args(None if args is None else list(args))
+        rest, entries = split_entries(sys.argv[1:] if args is None else args, MODELS)
+        options = parser.parse_args(rest)
         options.pop("config", None)
-        datagen(**options)
+        models = {name: changed(options.pop(name), [e for e in entries if e.option == name]) for name in MODELS}
+        datagen(**options, **models)
     except KeyboardInterrupt:
         print("interrupted: finished shards are kept; the same command goes on where this one stopped", file=sys.stderr)
         return 130
     except (ArgumentError, ValueError, OSError, RuntimeError) as error:
-        message = _explain(error)
+        message = _explain(error, [name for action in parser._actions for name in action.option_strings])
         if os.environ.get("JSONARGPARSE_DEBUG") or not message:
             raise
         print(f"error: {message}", file=sys.stderr)
@@ -131,21 +127,23 @@ class _Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keeps the paragraphs of the description."""
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, options: list[str]) -> str:
     """One line for a user's error; empty for what is not the user's."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             "the disk is full: free some space and run the same command again;"
             " finished shards are kept and nothing half-written is left"
         )
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.strerror}: {error.filename}"
     if isinstance(error, RuntimeError):
         return "the device's memory is full: give a smaller --batch_size" if "out of memory" in str(error) else ""
-    return re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
+    text = re.sub(r'^Parser key "(\w+)": Not of type \w+: ', r"--\1: ", one_line(error, options))
+    text = text.replace("invalid literal for int() with base 10:", "expected a whole number, got")
+    for rule, least in (("v>0", 1), ("v>=0", 0)):
+        text = re.sub(rf"does not conform to restriction {rule}$", f"is too small: give {least} or more", text)
+    return text
 
 
-def _place(rank: NonNegativeInt | None, world_size: PositiveInt | None) -> tuple[int, int]:
+def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     """Rank and world size from the options, else from the environment; checked."""
     if world_size is None:
         world_size = int(os.environ.get("WORLD_SIZE", 1))
@@ -154,23 +152,6 @@ def _place(rank: NonNegativeInt | None, world_size: PositiveInt | None) -> tuple
     if world_size < 1 or not 0 <= rank < world_size:
         raise ValueError(f"rank must be from 0 to world_size - 1, got rank {rank} of world_size {world_size}")
     return rank, world_size
-
-
-def _read_model(value: Any) -> ModelOption:
-    """Reads a model from the path of a yaml file, or from its content."""
-    import yaml
-
-    if isinstance(value, (str, os.PathLike)):
-        try:
-            value = yaml.safe_load(Path(Path_fr(str(value)).absolute).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{value} is not yaml: {error}") from error
-    if not isinstance(value, dict) or "class_path" not in value:
-        raise ValueError(
-            "give a yaml file that holds class_path and init_args, such as configs/generator/demo.yaml,"
-            " or both inline: '{class_path: ..., init_args: {...}}'"
-        )
-    return ModelOption(value)
 
 
 if __name__ == "__main__":

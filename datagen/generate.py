@@ -68,8 +68,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} cannot be used here ({reason}): give auto, cpu or cuda") from error
+        reason = str(error).splitlines()[0][:100]
+        raise ValueError(f"device {name!r} cannot be used here: give auto, cpu or cuda ({reason})") from error
     return device
 
 

@@ -42,7 +42,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "background": (*_COLOR_NAMES, "beach", "night", "city", "forest", "sunset", "snow"),
 }
 
-_WEIGHTS: dict[str, tuple[float, ...]] = {
+SHARES: dict[str, tuple[float, ...]] = {
     "hair_style": (0.10, 0.18, 0.18, 0.18, 0.18, 0.18),
     "beard": (0.50, 0.25, 0.25),
     "glasses": (0.46, 0.30, 0.24),
@@ -56,7 +56,7 @@ def sample_attributes(rng: np.random.Generator) -> dict[str, str]:
 
     Bald 10 % of heads; no beard 50 %; no glasses 46 %, sunglasses 24 %; no hat 40 %; a plain background 45 %.
     """
-    return {name: values[_choice(rng, _WEIGHTS.get(name), len(values))] for name, values in ATTRIBUTES.items()}
+    return {name: values[_choice(rng, SHARES.get(name), len(values))] for name, values in ATTRIBUTES.items()}
 
 
 def _choice(rng: np.random.Generator, weights: tuple[float, ...] | None, n: int) -> int:

@@ -8,16 +8,17 @@ They make the fine attributes (expressions, eyes) come early, and draw the two t
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from clip2latent import openclip
@@ -28,7 +29,7 @@ from demo.clip_losses import Heads, contrast_and_attributes, encode_captions
 from demo.data import World
 from demo.judge import HELD_OUT
 from demo.pairs import Pairs, Source
-from demo.training import Log, State, cosine, save_asset, step_rng
+from demo.training import Log, State, cosine, follow, save_asset, step_rng
 from demo.vocabulary import count_words, learn_merges, vocab_size, write_merges
 
 WORLDS: dict[str, World] = {"avatars": avatars, "objects": objects}
@@ -72,7 +73,7 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset(steps=4500),
+    "cpu": Preset(steps=3200),
     "gpu": Preset(steps=12_000, avatars=256, objects=128, width=32, workers=12),
     "smoke": Preset(steps=4, avatars=8, objects=8, pool=16, layers=(1, 1, 1, 1), dim=32, save_every=2, sets=1),
 }
@@ -114,12 +115,12 @@ def train(
     clip.visual.to(memory_format=torch.channels_last)
     tokenizer = openclip.build_tokenizer(config["model_cfg"], work / MERGES)
     heads = Heads(preset.dim, WORLDS).to(device)
-    average = AveragedModel(clip, multi_avg_fn=get_ema_multi_avg_fn(0.998), use_buffers=True)
+    average = copy.deepcopy(clip).eval().requires_grad_(False)
     optimizer = AdamW(_groups(clip, heads), lr=preset.rate, betas=(0.9, 0.98))
     settings = {"seed": seed} | asdict(preset) | {"layers": list(preset.layers)}
     state = State(work / "state.pt", settings, clip=clip, heads=heads, average=average, optimizer=optimizer)
     log = Log(work / "log.jsonl")
-    embedder = _embedder(average.module, tokenizer, config)
+    embedder = _embedder(average, tokenizer, config)
 
     first = state.load()
     pairs = Pairs(_sources(preset), seed, preset.pool, first)
@@ -138,29 +139,42 @@ def train(
         sum(losses.values()).backward()
         nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
         optimizer.step()
-        average.update_parameters(clip)
+        follow(average, clip, decay=min(0.998, (step + 1) / (step + 10)))
         if (step + 1) % preset.save_every == 0:
             state.save(step + 1)
             log.write(
                 step + 1, **{name: loss.item() for name, loss in losses.items()}, scale=clip.logit_scale.exp().item()
             )
         if (step + 1) % preset.score_every == 0 and step + 1 < preset.steps:
-            _export(work / "latest", work, config, average.module)
-            log.write(step + 1, **scores(embedder, sets=2, images=500))
-    result = scores(embedder, sets=preset.sets, images=100 * preset.sets)
+            _export(work / "latest", work, config, average)
+            log.write(step + 1, **scores(embedder, sets=min(2, preset.sets)))
+    result = scores(embedder, preset.sets)
     log.write(preset.steps, **result)
-    _export(out, work, config | {"scores": result}, average.module)
+    _export(out, work, config | {"scores": result}, average)
     return result
 
 
-def scores(embedder: OpenCLIPEmbedder, sets: int, images: int) -> dict[str, Any]:
-    """Scores an embedder on held-out pairs of both worlds."""
+def scores(embedder: OpenCLIPEmbedder, sets: int) -> dict[str, Any]:
+    """Scores an embedder on `sets` times 100 held-out pairs of both worlds."""
     found: dict[str, Any] = {}
     for name, world in WORLDS.items():
         retrieval = clip_scores.retrieval(embedder, world, HELD_OUT, sets)._asdict()
-        zero_shot = clip_scores.zero_shot(embedder, world, HELD_OUT, images)
+        zero_shot = clip_scores.zero_shot(embedder, world, prompts(name), HELD_OUT, 100 * sets)
         found[name] = {key: round(value, 3) for key, value in retrieval.items()}
         found[f"{name}_zero_shot"] = {key: round(value, 3) for key, value in zero_shot.items()}
+    return found
+
+
+def prompts(name: str, seed: int = HELD_OUT, num: int = 12) -> clip_scores.Prompts:
+    """Returns zero-shot prompts for every attribute's values: sentences that name it and nothing else, if there are."""
+    if name == "objects":
+        return clip_scores.terse_prompts(objects, seed, num)
+    rng = np.random.default_rng(seed)
+    found = {}
+    for attribute, values in avatars.ATTRIBUTES.items():
+        hat = {"hat": "any"} if attribute == "hat_color" else {}
+        for value in values:
+            found[attribute, value] = [avatars.caption_of({attribute: value} | hat, rng) for _ in range(num)]
     return found
 
 
@@ -170,12 +184,13 @@ def _normalise(images: Tensor) -> Tensor:
 
 
 def _sources(preset: Preset) -> list[Source]:
-    """Half of the avatars' groups differ in the expression, which is learnt last; an object's second is left alone."""
-    faces = dict.fromkeys(avatars.ATTRIBUTES, 1.0) | {"expression": len(avatars.ATTRIBUTES) - 1.0}
+    """Groups are for what is seen but hard to tell by its words; an object's second is left alone."""
+    hard = dict.fromkeys(("age", "beard", "expression", "hair_color", "hair_style", "skin"), 2.0)
+    faces = dict.fromkeys(avatars.ATTRIBUTES, 1.0) | hard
     things = {"class": 2.0, "color": 1.0, "ground": 1.0}
     return [
-        Source(avatars, preset.avatars, preset.avatars // 16, faces),
-        Source(objects, preset.objects, preset.objects // 16, things),
+        Source(avatars, preset.avatars, preset.avatars // 8, faces),
+        Source(objects, preset.objects, preset.objects // 12, things),
     ]
 
 
@@ -192,7 +207,8 @@ def _groups(clip: nn.Module, heads: Heads) -> list[dict[str, Any]]:
 def _config(preset: Preset, seed: int, work: Path) -> dict[str, Any]:
     """Learns the vocabulary from captions and returns the asset's configuration."""
     words = sorted({part for world in WORLDS.values() for part in world.WORDS})
-    captions = [world.example(seed, index).caption for world in WORLDS.values() for index in range(1000)]
+    sample = range(min(1000, preset.pool))
+    captions = [world.example(seed, index).caption for world in WORLDS.values() for index in sample]
     merges = learn_merges(count_words(captions, words))
     write_merges(work / MERGES, merges)
     preprocess = {"mean": list(MEAN), "std": list(STD), "size": 64, "interpolation": "bicubic"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,8 @@ from demo.data import World, render, visible
 
 ANY = "any"
 PAIRS = 100
-PROMPTS = 16
+Prompts = Mapping[tuple[str, str], Sequence[str]]
+"""(attribute, value) -> sentences that name it."""
 
 
 class Retrieval(NamedTuple):
@@ -71,39 +72,38 @@ def satisfies(world: World, attributes: Mapping[str, str], named: Mapping[str, s
 
 
 @torch.no_grad()
-def zero_shot(embedder: Embedder, world: World, seed: int, num: int = 1000, captions: int = 6000) -> dict[str, float]:
-    """Classifies held-out images by the nearest mean caption of each value of an attribute.
+def zero_shot(embedder: Embedder, world: World, prompts: Prompts, seed: int, num: int = 1000) -> dict[str, float]:
+    """Classifies `num` held-out images by the nearest mean prompt of each value of an attribute.
 
-    A value stands for the mean embedding of the `PROMPTS` captions, out of a random sample of the grammar's, that
-    name it and the fewest other things. Values that captions never name take no part, nor do images that have them.
+    Values without prompts take no part, nor do images that have them.
 
     Returns:
         attribute -> accuracy over the images on which it is visible.
     """
     batch = render(world, seed, range(num))
     images = torch.cat([embedder.embed_images(part) for part in batch.images.split(200)])
-    prompts = _prompts(world, seed, captions)
     scores = {}
     for name in world.ATTRIBUTES:
-        values = [value for value in world.ATTRIBUTES[name] if len(prompts[name, value]) >= 4]
+        values = [value for value in world.ATTRIBUTES[name] if prompts.get((name, value))]
         rows = [i for i, row in enumerate(batch.attributes) if visible(world, row).get(name) in values]
         if len(values) < 2 or not rows:
             continue
         anchors = torch.stack([_mean(embedder.embed_text(prompts[name, value])) for value in values])
         target = torch.tensor([values.index(batch.attributes[i][name]) for i in rows])
-        scores[name] = _share((images[rows] @ anchors.T).argmax(dim=1).cpu(), target)
+        scores[name] = _share((images[rows] @ anchors.T).argmax(dim=1), target)
     return scores
 
 
-def _prompts(world: World, seed: int, num: int) -> dict[tuple[str, str], list[str]]:
-    rng = np.random.default_rng((seed, num))
+def terse_prompts(world: World, seed: int, num: int, captions: int = 2500) -> Prompts:
+    """Returns, for every value that captions name, the `num` of a sample of `captions` that name the fewest others."""
+    rng = np.random.default_rng((seed, captions))
     found: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
-    for _ in range(num):
+    for _ in range(captions):
         caption = world.caption(world.sample_attributes(rng), rng)
         named = world.parse(caption)
         for item in named.items():
             found[item].append((len(named), caption))
-    return defaultdict(list, {item: [text for _, text in sorted(texts)[:PROMPTS]] for item, texts in found.items()})
+    return {item: [text for _, text in sorted(texts)[:num]] for item, texts in found.items()}
 
 
 def _mean(embeddings: Tensor) -> Tensor:

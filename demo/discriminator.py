@@ -1,8 +1,10 @@
-"""The demo's discriminator: a small residual network on space-to-depth pixels, with equalised learning rates."""
+"""The demo's discriminator: a small residual network that knows the attributes asked for, with equalised learning rates."""
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -39,12 +41,14 @@ class DownBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images [B, 3, R, R] -> logits [B], R 32 or 64; works at a side of 32 after the stem.
+    """Images [B, 3, R, R] and labels [B, A] -> logits [B], R 32 or 64; works at a side of 32 after the stem.
 
-    There is no minibatch statistic: each logit depends on its own image alone, which `demo.gan.adversarial_step` uses.
+    The attributes enter by projection (Miyato and Koyama 2018, arXiv:1802.05637, eq. 3), summed over those not hidden.
+    There is no minibatch statistic: each logit depends on its own image alone, which `demo.gan.gradients` uses.
     """
 
-    def __init__(self, resolution: int, channel_base: int, channel_max: int):
+    def __init__(self, resolution: int, channel_base: int, channel_max: int, sizes: Sequence[int]):
+        """Builds it for attributes with the given numbers of values."""
         super().__init__()
         if resolution not in (32, 64):
             raise ValueError(f"resolution: expected 32 or 64, got {resolution}")
@@ -53,25 +57,30 @@ class Discriminator(nn.Module):
         self.stem = ScaledConv(3 * self.factor**2, widths[0])
         self.blocks = nn.Sequential(*(DownBlock(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True)))
         self.conv = ScaledConv(widths[-1], widths[-1])
-        self.head = nn.Sequential(ScaledConv(16 * widths[-1], widths[-1], 1), ScaledConv(widths[-1], 1, 1, activate=False))
+        self.neck = ScaledConv(16 * widths[-1], widths[-1], 1)
+        self.head = ScaledConv(widths[-1], 1, 1, activate=False)
+        self.tables = nn.ParameterList(nn.Parameter(torch.zeros(size + 1, widths[-1])) for size in sizes)
 
-    def forward(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        x = images.to(dtype).contiguous(memory_format=torch.channels_last)
+    def forward(self, images: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """labels index each attribute's values; -1 where the attribute is hidden."""
+        x = images.to(dtype)
         if self.factor > 1:
-            x = F.pixel_unshuffle(x, self.factor).contiguous(memory_format=torch.channels_last)
-        x = self.conv(self.blocks(self.stem(x)))
-        return self.head(x.float().flatten(1)[:, :, None, None]).flatten()
+            x = F.pixel_unshuffle(x, self.factor)
+        x = self.conv(self.blocks(self.stem(x.contiguous(memory_format=torch.channels_last))))
+        x = self.neck(x.float().flatten(1)[:, :, None, None])
+        shown = (labels >= 0).to(x)[:, :, None]
+        rows = torch.stack([table[column] for table, column in zip(self.tables, labels.unbind(1), strict=True)], dim=1)
+        asked = (rows * shown).sum(dim=1) / math.sqrt(x.shape[1])
+        return self.head(x).flatten() + (asked * x.flatten(1)).sum(dim=1)
 
     @torch.no_grad()
     def grow(self) -> Discriminator:
         """Returns a discriminator of twice the resolution that agrees with this one on images scaled down by 2."""
-        weight = self.stem.weight
-        grown = Discriminator.__new__(Discriminator)
-        nn.Module.__init__(grown)
+        grown = copy.deepcopy(self)
         grown.factor = 2 * self.factor
+        weight = self.stem.weight
         grown.stem = ScaledConv(4 * weight.shape[1], weight.shape[0])
         # sum over 4 pixels / 4, times the ratio sqrt(4) of the two gains
         grown.stem.weight.copy_(weight.repeat_interleave(4, dim=1) / 2)
         grown.stem.bias.copy_(self.stem.bias)
-        grown.blocks, grown.conv, grown.head = self.blocks, self.conv, self.head
         return grown

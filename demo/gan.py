@@ -2,7 +2,9 @@
 
 Relativistic logistic loss (Jolicoeur-Martineau 2019, arXiv:1807.00734) with lazy gradient penalties on real and on
 generated images (Huang et al. 2024, arXiv:2501.05441), first at 32 px, then grown to 64 px. Convolutions run in
-bfloat16 where the preset says so. The state is written every few minutes; the same command goes on from it.
+bfloat16 where the preset says so. The labels c are the attributes, one one-hot group each; a generated image is compared
+with a render of the same attributes.
+The state is written every few minutes; the same command goes on from it.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import importlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip2latent.generators.stylegan2 import StyleGAN2
+from demo.data import UNKNOWN, labels, visible
 from demo.discriminator import Discriminator
 
 
@@ -34,44 +38,60 @@ class Preset:
     images_64: int  # budget at 64 px
     batch: int = 16
     pool: int = 80_000  # distinct renders
-    width: int = 64  # of z and w
-    generator_base: int = 1536
+    z_dim: int = 64
+    w_dim: int = 96
+    generator_base: int = 2048
     discriminator_base: int = 1024
     channel_max: int = 128
     lr: float = 0.002
-    gamma: tuple[float, float] = (1.0, 0.1)  # gradient penalty, first and last
+    gamma: tuple[float, float] = (0.5, 0.1)  # gradient penalty, first and last
     penalty_every: int = 16
     ema_images: int = 10_000  # half-life of the average
     half: bool = True
 
 
 PRESETS = {
-    "cpu": Preset(images_32=120_000, images_64=450_000),
+    "cpu": Preset(images_32=150_000, images_64=450_000),
     "gpu": Preset(images_32=400_000, images_64=4_000_000, batch=64, generator_base=4096, discriminator_base=3072),
-    "smoke": Preset(images_32=64, images_64=64, width=16, generator_base=256, discriminator_base=256, channel_max=16),
+    "smoke": Preset(images_32=64, images_64=64, z_dim=16, w_dim=16, generator_base=256, discriminator_base=256, channel_max=16),
 }
 
 
-class Renders(torch.utils.data.IterableDataset):
-    """An endless stream of uint8 [3, 64, 64]: the world's first `pool` images over and over, from a given index on.
+class Render(NamedTuple):
+    """A render, uint8 [3, 64, 64], all its attributes' labels [A], and the same with -1 for those that cannot be seen."""
 
-    Images are kept once drawn, so that drawing costs nothing from the second round on; workers share the pool out.
+    image: np.ndarray
+    labels: np.ndarray
+    shown: np.ndarray
+
+
+class Renders(torch.utils.data.IterableDataset):
+    """An endless stream of renders: the world's first `pool` over and over, from a given index on.
+
+    They are kept once drawn, so that drawing costs nothing from the second round on; workers share the pool out.
     """
 
     def __init__(self, world: str, seed: int, first: int, pool: int):
         self.world, self.seed, self.first, self.pool = world, seed, first, pool
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        example = importlib.import_module(f"demo.{self.world}").example
+    def __iter__(self) -> Iterator[Render]:
         worker = torch.utils.data.get_worker_info()
         index, step = self.first + (worker.id if worker else 0), worker.num_workers if worker else 1
-        drawn: dict[int, np.ndarray] = {}
+        drawn: dict[int, Render] = {}
         while True:
             place = index % self.pool
             if place not in drawn:
-                drawn[place] = np.ascontiguousarray(example(self.seed, place).image.transpose(2, 0, 1))
+                drawn[place] = self._draw(place)
             yield drawn[place]
             index += step
+
+    def _draw(self, index: int) -> Render:
+        world = importlib.import_module(f"demo.{self.world}")
+        example = world.example(self.seed, index)
+        rows = [example.attributes, visible(world, example.attributes)]
+        both = torch.stack(list(labels(world.ATTRIBUTES, rows).values()), dim=1)
+        both[both == UNKNOWN] = -1
+        return Render(np.ascontiguousarray(example.image.transpose(2, 0, 1)), *both.numpy())
 
 
 @dataclass
@@ -86,19 +106,27 @@ class State:
     seconds: float
 
 
-def build_generator(preset: Preset, resolution: int) -> StyleGAN2:
-    return StyleGAN2(**generator_arguments(preset, resolution))
+def label_shares(world: str) -> list[list[float]]:
+    """Returns how often the world draws each value of each attribute."""
+    module = importlib.import_module(f"demo.{world}")
+    return [list(module.SHARES.get(name, [1 / len(v)] * len(v))) for name, v in module.ATTRIBUTES.items()]
 
 
-def generator_arguments(preset: Preset, resolution: int) -> dict:
+def build_generator(preset: Preset, resolution: int, world: str) -> StyleGAN2:
+    return StyleGAN2(**generator_arguments(preset, resolution, world))
+
+
+def generator_arguments(preset: Preset, resolution: int, world: str) -> dict:
     """Constructor arguments: no noise inputs (they end as salt and pepper here), bfloat16-safe without a clamp."""
+    shares = label_shares(world)
     return dict(
-        z_dim=preset.width,
-        c_dim=0,
-        w_dim=preset.width,
+        z_dim=preset.z_dim,
+        c_dim=sum(map(len, shares)),
+        w_dim=preset.w_dim,
+        label_shares=shares,
         img_resolution=resolution,
         img_channels=3,
-        mapping_kwargs={"num_layers": 4},
+        mapping_kwargs={"num_layers": 3, "lr_multiplier": 0.1},
         channel_base=preset.generator_base,
         channel_max=preset.channel_max,
         use_noise=False,
@@ -107,89 +135,86 @@ def generator_arguments(preset: Preset, resolution: int) -> dict:
 
 
 @torch.no_grad()
-def grow(generator: StyleGAN2, preset: Preset) -> StyleGAN2:
+def grow(generator: StyleGAN2, preset: Preset, world: str) -> StyleGAN2:
     """Returns a generator of twice the resolution that starts as this one's images scaled up."""
-    grown = build_generator(preset, 2 * generator.resolution)
+    grown = build_generator(preset, 2 * generator.resolution, world)
     grown.load_state_dict(generator.state_dict(), strict=False)
     last = grown.synthesis.blocks()[-1].torgb
     last.weight.mul_(0.02)
     return grown
 
 
-def adversarial_step(generator: nn.Module, discriminator: nn.Module, real: Tensor, z: Tensor, dtype: torch.dtype) -> dict:
-    """Accumulates both networks' gradients from ONE pass through each; returns the step's figures.
+def gradients(
+    discriminator: nn.Module, real: Tensor, fake: Tensor, shown: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Accumulates the discriminator's gradients and returns the generator's at the images, from ONE pass; and the margin.
 
     Both losses depend on a generated image through its logit alone, so the generator's gradient at the image is the
     discriminator's times the ratio of the two losses' derivatives at the logit: -sigmoid(d) / sigmoid(-d) = -exp(d),
     d the real logit minus the generated one.
     """
-    half = None if dtype == torch.float32 else dtype
-    fake = generator.synthesis(generator.mapping(z), half_dtype=half)
     leaf = fake.detach().requires_grad_()
-    logits_real, logits_fake = discriminator(torch.cat([real, leaf]), dtype).chunk(2)
-    difference = logits_real - logits_fake
-    loss = F.softplus(-difference).mean()
-    loss.backward()
+    logits = discriminator(torch.cat([real, leaf]), torch.cat([shown, shown]), dtype)
+    difference = torch.sub(*logits.chunk(2))
+    F.softplus(-difference).mean().backward()
     ratio = -difference.detach().clamp(max=12).exp()
-    fake.backward(leaf.grad * ratio[:, None, None, None])
-    with torch.no_grad():
-        return {"loss_d": loss, "loss_g": F.softplus(difference).mean(), "margin": difference.mean(), "fake": leaf.detach()}
+    return leaf.grad * ratio[:, None, None, None], difference.detach().mean()
 
 
-def penalty(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+def penalty(discriminator: Callable[[Tensor, Tensor], Tensor], real: Tensor, fake: Tensor, shown: Tensor) -> Tensor:
     """Mean squared gradient norm on real and on generated images (R1 + R2)."""
     images = torch.cat([real, fake]).requires_grad_()
-    (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
+    logits = discriminator(images, torch.cat([shown, shown]))
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return 2 * gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
 class Trainer:
     """Owns the state, its optimisers and its files."""
 
-    def __init__(self, world: str, preset: Preset, seed: int, work: Path, device: str):
+    networks = ("generator", "average", "discriminator")
+
+    def __init__(self, world: str, preset: Preset, seed: int, work: Path, device: str = "cpu"):
         self.world, self.preset, self.seed, self.work, self.device = world, preset, seed, work, device
+        module = importlib.import_module(f"demo.{world}")
         work.mkdir(parents=True, exist_ok=True)
-        self.path = work / "state.pt"
-        self.log_path = work / "log.jsonl"
-        if self.path.exists():
-            self._restore()
-        else:
-            torch.manual_seed(seed)
-            generator = build_generator(preset, 32).to(device)
-            discriminator = Discriminator(32, preset.discriminator_base, preset.channel_max).to(device)
-            self.state = State(generator, copy.deepcopy(generator), discriminator, 32, 0, 0.0)
-            self._optimisers()
+        self.path, self.log_path = work / "state.pt", work / "log.jsonl"
+        torch.manual_seed(seed)
+        saved = torch.load(self.path, map_location=device, weights_only=True) if self.path.exists() else {}
+        resolution = saved.get("resolution", 32)
+        generator = build_generator(preset, resolution, world).to(device)
+        sizes = [len(values) for values in module.ATTRIBUTES.values()]
+        discriminator = Discriminator(resolution, preset.discriminator_base, preset.channel_max, sizes).to(device)
+        images, seconds = saved.get("images", 0), saved.get("seconds", 0.0)
+        self.state = State(generator, copy.deepcopy(generator), discriminator, resolution, images, seconds)
+        self._make_optimisers()
+        for name, weights in saved.get("networks", {}).items():
+            getattr(self.state, name).load_state_dict(weights)
+        for name, values in saved.get("optimisers", {}).items():
+            self.optimisers[name].load_state_dict(values)
 
-    def _optimisers(self) -> None:
-        make = lambda module: torch.optim.Adam(module.parameters(), lr=self.preset.lr, betas=(0.0, 0.99), fused=True)  # noqa: E731
-        self.optimisers = make(self.state.generator), make(self.state.discriminator)
-
-    def _restore(self) -> None:
-        saved = torch.load(self.path, map_location=self.device, weights_only=True)
-        resolution = saved["resolution"]
-        generator = build_generator(self.preset, resolution).to(self.device)
-        discriminator = Discriminator(resolution, self.preset.discriminator_base, self.preset.channel_max).to(self.device)
-        self.state = State(generator, copy.deepcopy(generator), discriminator, resolution, saved["images"], saved["seconds"])
-        for name in ("generator", "average", "discriminator"):
-            getattr(self.state, name).load_state_dict(saved[name])
-        self._optimisers()
-        for optimiser, values in zip(self.optimisers, saved["optimisers"], strict=True):
-            optimiser.load_state_dict(values)
+    def _make_optimisers(self) -> None:
+        self.optimisers = {
+            name: torch.optim.Adam(
+                getattr(self.state, name).parameters(), lr=self.preset.lr, betas=(0.0, 0.99), fused=True
+            )
+            for name in ("generator", "discriminator")
+        }
 
     def save(self) -> None:
         state = self.state
-        values = {name: getattr(state, name).state_dict() for name in ("generator", "average", "discriminator")}
-        values |= {"resolution": state.resolution, "images": state.images, "seconds": state.seconds}
-        values["optimisers"] = [optimiser.state_dict() for optimiser in self.optimisers]
+        values = {"resolution": state.resolution, "images": state.images, "seconds": state.seconds}
+        values["networks"] = {name: getattr(state, name).state_dict() for name in self.networks}
+        values["optimisers"] = {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()}
         temporary = self.path.with_suffix(".tmp")
         torch.save(values, temporary)
         os.replace(temporary, self.path)
 
     def grow(self) -> None:
         state, device = self.state, self.device
-        generator, average = (grow(network, self.preset).to(device) for network in (state.generator, state.average))
+        generator, average = (grow(network, self.preset, self.world).to(device) for network in (state.generator, state.average))
         self.state = State(generator, average, state.discriminator.grow().to(device), 64, 0, state.seconds)
-        self._optimisers()
+        self._make_optimisers()
 
     def run(self, save_every: float = 180.0, log_every: int = 100) -> None:
         while True:
@@ -202,41 +227,35 @@ class Trainer:
 
     def _run_stage(self, budget: int, save_every: float, log_every: int) -> None:
         preset, state, batch = self.preset, self.state, self.preset.batch
-        dtype = torch.bfloat16 if preset.half else torch.float32
         seen = state.images + (preset.images_32 if state.resolution == 64 else 0)
         renders = Renders(self.world, self.seed, seen, preset.pool)
         loader = torch.utils.data.DataLoader(renders, batch_size=batch, num_workers=1, prefetch_factor=4)
         z_rng = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + seen)
         decay = 0.5 ** (batch / preset.ema_images)
-        pairs = list(zip(state.average.parameters(), state.generator.parameters(), strict=True))
+        averages, sources = list(state.average.parameters()), list(state.generator.parameters())
         last_save = last_log = time.monotonic()
         figures: dict[str, Tensor] = {}
-        for step, pixels in enumerate(loader):
+        for step, (pixels, asked, shown) in enumerate(loader):
             progress = state.images / budget
-            for optimiser in self.optimisers:
-                optimiser.param_groups[0]["lr"] = preset.lr * learning_rate_factor(progress, state)
-                optimiser.zero_grad(set_to_none=True)
             real = pixels.to(self.device).float() / 127.5 - 1
             if state.resolution == 32:
                 real = F.avg_pool2d(real, 2)
-            z = torch.randn(batch, preset.width, generator=z_rng, device=self.device)
-            figures = adversarial_step(state.generator, state.discriminator, real, z, dtype)
-            fake = figures.pop("fake")
-            if step % preset.penalty_every == 0:
-                half = max(1, batch // 2)
-                gamma = preset.gamma[0] * (preset.gamma[1] / preset.gamma[0]) ** progress
-                r = penalty(state.discriminator, real[:half], fake[:half])
-                (r * (0.5 * gamma * preset.penalty_every)).backward()
-                last_penalty = float(r.detach())
-            for optimiser in self.optimisers:
+            z = torch.randn(batch, preset.z_dim, generator=z_rng, device=self.device)
+            c = self._one_hot(asked)
+            for optimiser in self.optimisers.values():
+                optimiser.param_groups[0]["lr"] = preset.lr * learning_rate_factor(progress, state.resolution)
+                optimiser.zero_grad()
+            penalise = step % preset.penalty_every == 0
+            figures |= self._accumulate(real, (z, c), shown.to(self.device), penalise, progress)
+            for optimiser in self.optimisers.values():
                 optimiser.step()
             with torch.no_grad():
-                torch._foreach_lerp_([a for a, _ in pairs], [g for _, g in pairs], 1 - decay)
+                torch._foreach_lerp_(averages, sources, 1 - decay)
             state.images += batch
             now = time.monotonic()
             if step % log_every == log_every - 1 or state.images >= budget:
                 state.seconds += now - last_log
-                self._log(figures, last_penalty, min(step + 1, log_every) * batch / (now - last_log), budget)
+                self._log(figures, (step % log_every + 1) * batch / (now - last_log), budget)
                 last_log = now
             if now - last_save > save_every or state.images >= budget:
                 self.save()
@@ -245,9 +264,32 @@ class Trainer:
             if state.images >= budget:
                 return
 
-    def _log(self, figures: dict, last_penalty: float, rate: float, budget: int) -> None:
+    def _one_hot(self, asked: Tensor) -> Tensor:
+        """Turns labels [B, A] into c [B, c_dim]."""
+        groups = [F.one_hot(column, len(s)) for column, s in zip(asked.unbind(1), label_shares(self.world), strict=True)]
+        return torch.cat(groups, dim=1).float().to(self.device)
+
+    def _accumulate(
+        self, real: Tensor, inputs: tuple[Tensor, Tensor], shown: Tensor, penalise: bool, progress: float
+    ) -> dict[str, Tensor]:
+        """Adds both networks' gradients of one batch; inputs are z and c. Returns figures for the log."""
+        preset, state = self.preset, self.state
+        dtype = torch.bfloat16 if preset.half else torch.float32
+        fake = state.generator.synthesis(state.generator.mapping(*inputs), half_dtype=dtype if preset.half else None)
+        gradient, margin = gradients(state.discriminator, real, fake, shown, dtype)
+        fake.backward(gradient)
+        figures = {"margin": margin}
+        if penalise:
+            some = slice(max(1, len(real) // 2))
+            value = penalty(state.discriminator, real[some], fake.detach()[some], shown[some])
+            gamma = preset.gamma[0] * (preset.gamma[1] / preset.gamma[0]) ** progress
+            (value * (0.5 * gamma * preset.penalty_every)).backward()
+            figures["penalty"] = value.detach()
+        return figures
+
+    def _log(self, figures: dict[str, Tensor], rate: float, budget: int) -> None:
         row = {"resolution": self.state.resolution, "images": self.state.images, "of": budget, "images_per_s": round(rate, 1)}
-        row |= {name: round(float(value), 4) for name, value in figures.items()} | {"penalty": round(last_penalty, 4)}
+        row |= {name: round(float(value), 4) for name, value in figures.items()}
         row["seconds"] = round(self.state.seconds)
         with self.log_path.open("a") as log:
             log.write(json.dumps(row) + "\n")
@@ -258,9 +300,9 @@ class Trainer:
         """Draws fixed latents by the average generator, to look at."""
         from PIL import Image
 
-        rng = torch.Generator().manual_seed(0)
-        z = torch.randn(rows * columns, self.preset.width, generator=rng).to(self.device)
-        images = self.state.average(z).clamp(-1, 1).add(1).mul(127.5).round().byte().cpu()
+        average = self.state.average
+        latents = average.sample_latents(rows * columns, torch.Generator(self.device).manual_seed(0))
+        images = average.synthesize(latents).clamp(-1, 1).add(1).mul(127.5).round().byte().cpu()
         side = self.state.resolution
         sheet = images.view(rows, columns, 3, side, side).permute(0, 3, 1, 4, 2).reshape(rows * side, columns * side, 3)
         name = f"grid-{self.state.resolution}-{self.state.images:07d}.png"
@@ -272,22 +314,22 @@ class Trainer:
         from safetensors.torch import save_file
 
         generator = copy.deepcopy(self.state.average).cpu().eval()
-        z = torch.randn(20_000, self.preset.width, generator=torch.Generator().manual_seed(self.seed))
-        generator.mapping.w_avg.copy_(generator.mapping(z)[:, 0].mean(dim=0))
+        latents = generator.sample_latents(20_000, torch.Generator().manual_seed(self.seed))
+        generator.mapping.w_avg.copy_(latents[:, 0].mean(dim=0))
         out.mkdir(parents=True, exist_ok=True)
         save_file({name: value.contiguous() for name, value in generator.state_dict().items()}, out / "model.safetensors")
         config = {
             "class_path": "clip2latent.generators.stylegan2.StyleGAN2",
-            "init_args": generator_arguments(self.preset, self.state.resolution),
+            "init_args": generator_arguments(self.preset, self.state.resolution, self.world),
             "training": {"world": self.world, "seed": self.seed, "preset": asdict(self.preset), "images": self.state.images}
             | {"seconds": round(self.state.seconds), "resolution": self.state.resolution},
         }
         (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
-def learning_rate_factor(progress: float, state: State) -> float:
-    """Constant, then linear to a twentieth over the last 40 % of the final stage."""
-    return 1.0 if state.resolution == 32 or progress < 0.6 else max(0.05, (1 - progress) / 0.4)
+def learning_rate_factor(progress: float, resolution: int) -> float:
+    """Constant, then linear to a twentieth over the last quarter of the final stage."""
+    return 1.0 if resolution == 32 or progress < 0.75 else max(0.05, 4 * (1 - progress))
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Remakes every embedded model from nothing: `python -m demo.make`.
 
-Stages run as processes of their own, each as soon as the stages it needs are done: the judge and the CLIP, then the
-prior's data and the prior, with the generator beside them. Each stage goes on from its own state after a kill, and a
+Stages run as processes of their own, each as soon as the stages it needs are done: the generator, beside it the judge and
+the CLIP, then the prior's data and the prior. Each stage goes on from its own state after a kill, and a
 stage that is done is not run again. Budgets are in images and steps, so that a slower machine makes the same models,
 later. assets/MANIFEST.json records preset, seed, seconds and the hash of every file.
 """

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from demo.object_captions import WORDS, caption, parse
-from demo.object_shapes import MATERIALS, SHAPES, Part
+from demo.object_parts import MATERIALS, Part
+from demo.object_shapes import SHAPES
 from demo.pen import CANVAS, COLORS, Example, Pen, Rgb, dark, light, lit, mix, new_canvas, to_array
 
 __all__ = ["ATTRIBUTES", "WORDS", "caption", "draw", "example", "parse", "sample_attributes"]

@@ -13,7 +13,7 @@ from demo.pen import Example
 
 GROUP = 4
 """Pairs of a group."""
-_ATTEMPTS = 40
+_ATTEMPTS = 24
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,12 @@ def describe(world: World, group: list[Example], rng: np.random.Generator) -> li
     captions: list[str] = []
     for _ in range(_ATTEMPTS):
         seed = int(rng.integers(2**32))
-        captions = [world.caption(example.attributes, np.random.default_rng(seed)) for example in group]
-        if all(differing <= set(world.parse(caption)) for caption in captions):
+        captions = []
+        for example in group:
+            captions.append(world.caption(example.attributes, np.random.default_rng(seed)))
+            if not differing <= set(world.parse(captions[-1])):
+                break
+        else:
             break
+    captions += [world.caption(example.attributes, rng) for example in group[len(captions) :]]
     return [example._replace(caption=caption) for example, caption in zip(group, captions, strict=True)]

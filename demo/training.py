@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Stateful(Protocol):
@@ -96,6 +96,17 @@ def cosine(step: int, steps: int, warmup: int) -> float:
 def step_rng(seed: int, step: int) -> torch.Generator:
     """Returns the generator of one step, so that a resumed training draws what an uninterrupted one would."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, module: nn.Module, decay: float) -> None:
+    """Moves an average's weights and batch statistics towards a module's by 1 - decay of the way."""
+    newest = module.state_dict()
+    for name, value in average.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(newest[name], 1 - decay)
+        else:
+            value.copy_(newest[name])
 
 
 def save_asset(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:

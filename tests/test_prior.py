@@ -24,7 +24,6 @@ def golden_prior():
         if key.startswith("net.") and name != "null_image_embed":
             name = NAMES.get(name, name.replace("causal_transformer.", "transformer."))
             state[name] = value.reshape(prior.state_dict()[name].shape)
-    # dalle2-pytorch lists the shared rotary frequencies under the first layers' names
     prior.load_state_dict(state)
     return prior.requires_grad_(False)
 

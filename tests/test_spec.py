@@ -53,7 +53,9 @@ def test_the_hash_is_of_names_shapes_and_values():
     assert weights_sha256(wide) not in hashes
 
 
-@pytest.mark.parametrize("class_path", ["os.system", "subprocess.Popen", "test_spec.no_model", "torch.load", "torch.randn"])
+@pytest.mark.parametrize(
+    "class_path", ["os.system", "subprocess.Popen", "test_spec.no_model", "torch.load", "torch.randn"]
+)
 def test_a_file_cannot_name_any_callable(class_path):
     with pytest.raises(ValueError, match="neither"):
         ModelSpec(class_path, {}).build()

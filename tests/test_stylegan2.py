@@ -81,11 +81,22 @@ def test_half_precision_stays_close():
             assert (half - full).std() < 0.03 * full.std()
 
 
+def test_labels_hold_one_value_of_each_group_as_often_as_asked():
+    shares = [[0.25, 0.75], [0.2, 0.5, 0.3]]
+    network = StyleGAN2(**dict(TINY, c_dim=5), label_shares=shares)
+    labels = network.sample_labels(4000, torch.Generator().manual_seed(0)).float()
+    assert (labels[:, :2].sum(dim=1) == 1).all() and (labels[:, 2:].sum(dim=1) == 1).all()
+    torch.testing.assert_close(labels.mean(dim=0), torch.tensor(sum(shares, [])), atol=0.03, rtol=0)
+    assert network.sample_latents(3, torch.Generator().manual_seed(0)).shape == (3, *network.latent_shape)
+
+
 def test_wrong_arguments_are_named():
     network = StyleGAN2(**TINY)
     with pytest.raises(ValueError, match="latents"):
         network.synthesize(torch.zeros(1, 3, 16))
     with pytest.raises(ValueError, match="noise_mode"):
         network.synthesis(torch.zeros(1, *network.latent_shape), noise_mode="loud")
+    with pytest.raises(ValueError, match="label_shares"):
+        StyleGAN2(**dict(TINY, c_dim=5), label_shares=[[0.5, 0.5]])
     with pytest.raises(ValueError, match="img_resolution"):
         StyleGAN2(**dict(TINY, img_resolution=48))

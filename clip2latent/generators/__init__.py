@@ -26,7 +26,7 @@ def load_generator(source: str = "demo-avatars") -> Generator:
 
     folder = locate(source, "source")
     config = json.loads(Path(folder, "config.json").read_text())
-    generator = ModelSpec.from_dict(config).build()
+    generator = ModelSpec(config["class_path"], config["init_args"]).build()
     state = safetensors.torch.load_file(Path(folder, "model.safetensors"))
     found, expected = set(state), set(generator.state_dict())
     if found != expected:

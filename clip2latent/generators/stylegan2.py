@@ -364,9 +364,19 @@ class StyleGAN2(nn.Module):
         img_resolution: int,
         img_channels: int,
         mapping_kwargs: dict | None = None,
+        label_shares: Sequence[Sequence[float]] | None = None,
         **synthesis_kwargs,
     ):
+        """Builds an untrained network.
+
+        Args beyond the official ones:
+            label_shares: for labels c that hold several one-hot groups side by side, how often each value of each group
+                is drawn by `sample_labels`; one group of c_dim equally frequent classes when None.
+        """
         super().__init__()
+        if label_shares is not None and sum(map(len, label_shares)) != c_dim:
+            raise ValueError(f"label_shares: expected c_dim={c_dim} shares in all, got {sum(map(len, label_shares))}")
+        self.label_shares = label_shares or [[1.0] * c_dim]
         synthesis_kwargs.pop("fused_modconv_default", None)  # the official code's choice between equal forms
         synthesis_kwargs.pop("fp16_channels_last", None)
         self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **synthesis_kwargs)
@@ -382,13 +392,20 @@ class StyleGAN2(nn.Module):
 
     @torch.no_grad()
     def sample_latents(self, num: int, rng: torch.Generator) -> Tensor:
-        """Draws z from N(0, 1), and the class uniformly, and maps them: [num, L, D]."""
+        """Draws z from N(0, 1), and labels where there are any, and maps them: [num, L, D]."""
         z = torch.randn(num, self.z_dim, generator=rng, device=rng.device)
-        c = None
-        if self.c_dim:
-            c = F.one_hot(torch.randint(self.c_dim, (num,), generator=rng, device=rng.device), self.c_dim)
+        c = self.sample_labels(num, rng) if self.c_dim else None
         like = self.mapping.w_avg
         return self.mapping(z.to(like), None if c is None else c.to(like))
+
+    def sample_labels(self, num: int, rng: torch.Generator) -> Tensor:
+        """Draws labels c [num, c_dim], one value of each group."""
+        groups = []
+        for shares in self.label_shares:
+            weights = torch.tensor(shares, device=rng.device)
+            chosen = torch.multinomial(weights, num, replacement=True, generator=rng)
+            groups.append(F.one_hot(chosen, len(shares)))
+        return torch.cat(groups, dim=1)
 
     def synthesize(self, latents: Tensor) -> Tensor:
         """latents [B, L, D] -> images [B, 3, R, R], about [-1, 1]; differentiable, the same image each time."""

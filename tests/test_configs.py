@@ -1,0 +1,69 @@
+"""Every file in configs/ is read by the command it is for."""
+
+import contextlib
+import importlib
+import inspect
+import io
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import yaml
+
+from clip2latent.prompts import read_prompts
+from clip2latent.spec import ModelSpec
+from datagen.__main__ import build_parser
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+FILES = sorted(path for path in CONFIGS.rglob("*") if path.is_file())
+
+
+def read_model(path: Path) -> None:
+    spec = ModelSpec.from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    module, _, name = spec.class_path.rpartition(".")
+    inspect.signature(getattr(importlib.import_module(module), name)).bind(**spec.init_args)
+
+
+def read_datagen(path: Path) -> None:
+    options = build_parser().parse_args(["--config", str(path), "--out", "nowhere"])
+    for model in (options.generator, options.embedder):
+        assert model.record["class_path"]
+
+
+def read_train(path: Path) -> None:
+    import train
+
+    printed = io.StringIO()
+    # LightningCLI warns of arguments given beside those of the process.
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit), mock.patch("sys.argv", ["train.py"]):
+        assert train.main(["fit", "--config", str(path), "--data.path", "nowhere", "--print_config"]) in (None, 0)
+    settings = yaml.safe_load(printed.getvalue())
+    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert settings["data"]["path"] == "nowhere" and set(given) <= set(settings)
+
+
+def read_prompt_file(path: Path) -> None:
+    prompts = read_prompts(path)
+    assert prompts and all(prompt.text.strip() for prompt in prompts)
+
+
+READERS = {
+    "generator": read_model,
+    "embedder": read_model,
+    "datagen": read_datagen,
+    "train": read_train,
+    "prompts": read_prompt_file,
+}
+
+
+def test_there_is_a_demo_for_every_command():
+    assert {"generator/demo.yaml", "embedder/demo.yaml", "datagen/demo.yaml", "train/demo.yaml"} <= {
+        path.relative_to(CONFIGS).as_posix() for path in FILES
+    }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(CONFIGS).as_posix())
+def test_config_is_read(path):
+    folder = path.relative_to(CONFIGS).parts[0]
+    assert folder in READERS, f"configs/{folder} has no reader here: which command reads {path.name}?"
+    READERS[folder](path)
