@@ -1,8 +1,9 @@
-"""The demo's discriminator: a small residual network that knows the attributes asked for, with equalised learning rates."""
+"""The demo's discriminator: a small residual network that knows the attributes asked for."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -55,7 +56,7 @@ class Discriminator(nn.Module):
         self.factor = resolution // 32
         widths = [min(channel_base // side, channel_max) for side in (32, 16, 8, 4)]
         self.stem = ScaledConv(3 * self.factor**2, widths[0])
-        self.blocks = nn.Sequential(*(DownBlock(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True)))
+        self.blocks = nn.Sequential(*(DownBlock(i, o) for i, o in itertools.pairwise(widths)))
         self.conv = ScaledConv(widths[-1], widths[-1])
         self.neck = ScaledConv(16 * widths[-1], widths[-1], 1)
         self.head = ScaledConv(widths[-1], 1, 1, activate=False)

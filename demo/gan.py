@@ -2,8 +2,8 @@
 
 Relativistic logistic loss (Jolicoeur-Martineau 2019, arXiv:1807.00734) with lazy gradient penalties on real and on
 generated images (Huang et al. 2024, arXiv:2501.05441), first at 32 px, then grown to 64 px. Convolutions run in
-bfloat16 where the preset says so. The labels c are the attributes, one one-hot group each; a generated image is compared
-with a render of the same attributes.
+bfloat16 where the preset says so. The labels c are the attributes, one one-hot group each; a generated image is
+compared with a render of the same attributes.
 The state is written every few minutes; the same command goes on from it.
 """
 
@@ -15,83 +15,17 @@ import importlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip2latent.generators.stylegan2 import StyleGAN2
-from demo.data import UNKNOWN, labels, visible
+from demo.adversarial import PRESETS, Preset, build_generator, generator_arguments, gradients, grow, penalty
 from demo.discriminator import Discriminator
-
-
-@dataclass(frozen=True)
-class Preset:
-    """Everything the trained generator depends on, besides world and seed."""
-
-    images_32: int  # budget at 32 px
-    images_64: int  # budget at 64 px
-    batch: int = 16
-    pool: int = 80_000  # distinct renders
-    z_dim: int = 64
-    w_dim: int = 96
-    generator_base: int = 2048
-    discriminator_base: int = 1024
-    channel_max: int = 128
-    lr: float = 0.002
-    gamma: tuple[float, float] = (0.5, 0.1)  # gradient penalty, first and last
-    penalty_every: int = 16
-    ema_images: int = 10_000  # half-life of the average
-    half: bool = True
-
-
-PRESETS = {
-    "cpu": Preset(images_32=150_000, images_64=450_000),
-    "gpu": Preset(images_32=400_000, images_64=4_000_000, batch=64, generator_base=4096, discriminator_base=3072),
-    "smoke": Preset(images_32=64, images_64=64, z_dim=16, w_dim=16, generator_base=256, discriminator_base=256, channel_max=16),
-}
-
-
-class Render(NamedTuple):
-    """A render, uint8 [3, 64, 64], all its attributes' labels [A], and the same with -1 for those that cannot be seen."""
-
-    image: np.ndarray
-    labels: np.ndarray
-    shown: np.ndarray
-
-
-class Renders(torch.utils.data.IterableDataset):
-    """An endless stream of renders: the world's first `pool` over and over, from a given index on.
-
-    They are kept once drawn, so that drawing costs nothing from the second round on; workers share the pool out.
-    """
-
-    def __init__(self, world: str, seed: int, first: int, pool: int):
-        self.world, self.seed, self.first, self.pool = world, seed, first, pool
-
-    def __iter__(self) -> Iterator[Render]:
-        worker = torch.utils.data.get_worker_info()
-        index, step = self.first + (worker.id if worker else 0), worker.num_workers if worker else 1
-        drawn: dict[int, Render] = {}
-        while True:
-            place = index % self.pool
-            if place not in drawn:
-                drawn[place] = self._draw(place)
-            yield drawn[place]
-            index += step
-
-    def _draw(self, index: int) -> Render:
-        world = importlib.import_module(f"demo.{self.world}")
-        example = world.example(self.seed, index)
-        rows = [example.attributes, visible(world, example.attributes)]
-        both = torch.stack(list(labels(world.ATTRIBUTES, rows).values()), dim=1)
-        both[both == UNKNOWN] = -1
-        return Render(np.ascontiguousarray(example.image.transpose(2, 0, 1)), *both.numpy())
+from demo.labelled import Renders, label_shares
 
 
 @dataclass
@@ -104,69 +38,6 @@ class State:
     resolution: int
     images: int
     seconds: float
-
-
-def label_shares(world: str) -> list[list[float]]:
-    """Returns how often the world draws each value of each attribute."""
-    module = importlib.import_module(f"demo.{world}")
-    return [list(module.SHARES.get(name, [1 / len(v)] * len(v))) for name, v in module.ATTRIBUTES.items()]
-
-
-def build_generator(preset: Preset, resolution: int, world: str) -> StyleGAN2:
-    return StyleGAN2(**generator_arguments(preset, resolution, world))
-
-
-def generator_arguments(preset: Preset, resolution: int, world: str) -> dict:
-    """Constructor arguments: no noise inputs (they end as salt and pepper here), bfloat16-safe without a clamp."""
-    shares = label_shares(world)
-    return dict(
-        z_dim=preset.z_dim,
-        c_dim=sum(map(len, shares)),
-        w_dim=preset.w_dim,
-        label_shares=shares,
-        img_resolution=resolution,
-        img_channels=3,
-        mapping_kwargs={"num_layers": 3, "lr_multiplier": 0.1},
-        channel_base=preset.generator_base,
-        channel_max=preset.channel_max,
-        use_noise=False,
-        conv_clamp=None,
-    )
-
-
-@torch.no_grad()
-def grow(generator: StyleGAN2, preset: Preset, world: str) -> StyleGAN2:
-    """Returns a generator of twice the resolution that starts as this one's images scaled up."""
-    grown = build_generator(preset, 2 * generator.resolution, world)
-    grown.load_state_dict(generator.state_dict(), strict=False)
-    last = grown.synthesis.blocks()[-1].torgb
-    last.weight.mul_(0.02)
-    return grown
-
-
-def gradients(
-    discriminator: nn.Module, real: Tensor, fake: Tensor, shown: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Accumulates the discriminator's gradients and returns the generator's at the images, from ONE pass; and the margin.
-
-    Both losses depend on a generated image through its logit alone, so the generator's gradient at the image is the
-    discriminator's times the ratio of the two losses' derivatives at the logit: -sigmoid(d) / sigmoid(-d) = -exp(d),
-    d the real logit minus the generated one.
-    """
-    leaf = fake.detach().requires_grad_()
-    logits = discriminator(torch.cat([real, leaf]), torch.cat([shown, shown]), dtype)
-    difference = torch.sub(*logits.chunk(2))
-    F.softplus(-difference).mean().backward()
-    ratio = -difference.detach().clamp(max=12).exp()
-    return leaf.grad * ratio[:, None, None, None], difference.detach().mean()
-
-
-def penalty(discriminator: Callable[[Tensor, Tensor], Tensor], real: Tensor, fake: Tensor, shown: Tensor) -> Tensor:
-    """Mean squared gradient norm on real and on generated images (R1 + R2)."""
-    images = torch.cat([real, fake]).requires_grad_()
-    logits = discriminator(images, torch.cat([shown, shown]))
-    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    return 2 * gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
 class Trainer:
@@ -212,7 +83,9 @@ class Trainer:
 
     def grow(self) -> None:
         state, device = self.state, self.device
-        generator, average = (grow(network, self.preset, self.world).to(device) for network in (state.generator, state.average))
+        generator, average = (
+            grow(network, self.preset, self.world).to(device) for network in (state.generator, state.average)
+        )
         self.state = State(generator, average, state.discriminator.grow().to(device), 64, 0, state.seconds)
         self._make_optimisers()
 
@@ -266,7 +139,9 @@ class Trainer:
 
     def _one_hot(self, asked: Tensor) -> Tensor:
         """Turns labels [B, A] into c [B, c_dim]."""
-        groups = [F.one_hot(column, len(s)) for column, s in zip(asked.unbind(1), label_shares(self.world), strict=True)]
+        groups = [
+            F.one_hot(column, len(s)) for column, s in zip(asked.unbind(1), label_shares(self.world), strict=True)
+        ]
         return torch.cat(groups, dim=1).float().to(self.device)
 
     def _accumulate(
@@ -288,7 +163,12 @@ class Trainer:
         return figures
 
     def _log(self, figures: dict[str, Tensor], rate: float, budget: int) -> None:
-        row = {"resolution": self.state.resolution, "images": self.state.images, "of": budget, "images_per_s": round(rate, 1)}
+        row = {
+            "resolution": self.state.resolution,
+            "images": self.state.images,
+            "of": budget,
+            "images_per_s": round(rate, 1),
+        }
         row |= {name: round(float(value), 4) for name, value in figures.items()}
         row["seconds"] = round(self.state.seconds)
         with self.log_path.open("a") as log:
@@ -306,7 +186,9 @@ class Trainer:
         side = self.state.resolution
         sheet = images.view(rows, columns, 3, side, side).permute(0, 3, 1, 4, 2).reshape(rows * side, columns * side, 3)
         name = f"grid-{self.state.resolution}-{self.state.images:07d}.png"
-        Image.fromarray(sheet.numpy()).resize((columns * 128, rows * 128), Image.Resampling.NEAREST).save(self.work / name)
+        Image.fromarray(sheet.numpy()).resize((columns * 128, rows * 128), Image.Resampling.NEAREST).save(
+            self.work / name
+        )
 
     @torch.no_grad()
     def export(self, out: Path) -> None:
@@ -317,11 +199,18 @@ class Trainer:
         latents = generator.sample_latents(20_000, torch.Generator().manual_seed(self.seed))
         generator.mapping.w_avg.copy_(latents[:, 0].mean(dim=0))
         out.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in generator.state_dict().items()}, out / "model.safetensors")
+        save_file(
+            {name: value.contiguous() for name, value in generator.state_dict().items()}, out / "model.safetensors"
+        )
         config = {
             "class_path": "clip2latent.generators.stylegan2.StyleGAN2",
             "init_args": generator_arguments(self.preset, self.state.resolution, self.world),
-            "training": {"world": self.world, "seed": self.seed, "preset": asdict(self.preset), "images": self.state.images}
+            "training": {
+                "world": self.world,
+                "seed": self.seed,
+                "preset": asdict(self.preset),
+                "images": self.state.images,
+            }
             | {"seconds": round(self.state.seconds), "resolution": self.state.resolution},
         }
         (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")

@@ -1,7 +1,7 @@
 """Remakes every embedded model from nothing: `python -m demo.make`.
 
-Stages run as processes of their own, each as soon as the stages it needs are done: the generator, beside it the judge and
-the CLIP, then the prior's data and the prior. Each stage goes on from its own state after a kill, and a
+Stages run as processes of their own, each as soon as the stages it needs are done: the generator, beside it the judge
+and the CLIP, then the prior's data and the prior. Each stage goes on from its own state after a kill, and a
 stage that is done is not run again. Budgets are in images and steps, so that a slower machine makes the same models,
 later. assets/MANIFEST.json records preset, seed, seconds and the hash of every file.
 """
@@ -74,7 +74,9 @@ def run(stages: list[Stage], work: Path, jobs: int) -> dict[str, float]:
         RuntimeError: a stage failed; names its log. The others are ended; the same call goes on from their states.
     """
     work.mkdir(parents=True, exist_ok=True)
-    done = {s.name: json.loads(path.read_text())["seconds"] for s in stages if (path := work / f"{s.name}.done").exists()}
+    done = {
+        s.name: json.loads(path.read_text())["seconds"] for s in stages if (path := work / f"{s.name}.done").exists()
+    }
     waiting = [stage for stage in stages if stage.name not in done]
     running: dict[str, tuple[subprocess.Popen, float, Path]] = {}
     threads = str(max(1, (os.cpu_count() or 1) // jobs))

@@ -1,4 +1,4 @@
-"""Trains the demo's prior and writes it as an asset: `python -m demo.prior --data DIR --work DIR --out DIR -- [options]`.
+"""Trains the demo's prior and writes it as an asset: `python -m demo.prior --data DIR --work DIR --out DIR`.
 
 The training is `python train.py fit --config configs/train/demo.yaml`, with any further options after "--"; it goes on
 from the last checkpoint in the work folder.

@@ -37,7 +37,7 @@ def demo_embedder():
 GENERATORS = {
     "tiny": lambda: GeneratorContract(TinyGenerator().eval()),
     "stylegan2 untrained": lambda: GeneratorContract(tiny_stylegan2(), overshoot=100),
-    "stylegan2 demo-avatars": lambda: GeneratorContract(asset_generator("demo-avatars"), overshoot=0.5),
+    "stylegan2 demo-avatars": lambda: GeneratorContract(asset_generator("demo-avatars"), overshoot=1.0),
 }
 EMBEDDERS = {
     "tiny": lambda: EmbedderContract(TinyEmbedder().eval()),

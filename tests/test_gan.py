@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from clip2latent.generators import load_generator
+from demo.adversarial import PRESETS, build_generator, gradients, grow, penalty
 from demo.avatars import ATTRIBUTES
 from demo.discriminator import Discriminator
-from demo.gan import PRESETS, Renders, Trainer, build_generator, gradients, grow, penalty
+from demo.gan import Trainer
+from demo.labelled import Renders
 
 SMOKE = PRESETS["smoke"]
 

@@ -86,7 +86,7 @@ def test_labels_hold_one_value_of_each_group_as_often_as_asked():
     network = StyleGAN2(**dict(TINY, c_dim=5), label_shares=shares)
     labels = network.sample_labels(4000, torch.Generator().manual_seed(0)).float()
     assert (labels[:, :2].sum(dim=1) == 1).all() and (labels[:, 2:].sum(dim=1) == 1).all()
-    torch.testing.assert_close(labels.mean(dim=0), torch.tensor(sum(shares, [])), atol=0.03, rtol=0)
+    torch.testing.assert_close(labels.mean(dim=0), torch.tensor([*shares[0], *shares[1]]), atol=0.03, rtol=0)
     assert network.sample_latents(3, torch.Generator().manual_seed(0)).shape == (3, *network.latent_shape)
 
 
