@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -149,7 +150,8 @@ def evaluate(
         "gap_closed": gaps_closed(rows),
         "generator": made,
     }
-    shown = torch.stack(columns, dim=1)
+    side = pipeline.generator.resolution
+    shown = torch.stack([F.interpolate(column, size=(side, side), mode="area") for column in columns], dim=1)
     labels, headings = record["prompts"][: len(shown)], [row["row"] for row in rows]
     return Report(record, grid(shown, labels, torch.stack(column_scores, dim=1), headings))
 

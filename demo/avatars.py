@@ -1,6 +1,7 @@
 """The avatar world: cartoon portraits drawn from independent attributes, a pure function of (seed, index)."""
 
 import json
+import sys
 
 import numpy as np
 
@@ -137,12 +138,13 @@ def agrees(name: str, wanted: str, value: str) -> bool:
     return value != "none" if wanted == "any" else value == wanted
 
 
-def held_out_prompts(count: int = 64) -> list[dict]:
+def held_out_prompts(count: int = 64, split: str = "held-out") -> list[dict]:
     """Returns prompts for evaluation: {"prompt": sentence, "attributes": what it names, 2 to 6 of them}.
 
-    They come from a seed that no training uses: the bytes of "held-out", far above any seed one would type.
+    They come from a seed that no training uses: the bytes of "held-out", far above any seed one would type; those that
+    choose the best checkpoint, from another, the bytes of "validation".
     """
-    seed = int.from_bytes(b"held-out", "big")
+    seed = int.from_bytes(split.encode(), "big")
     prompts: list[dict] = []
     for index in range(count):
         rng = np.random.default_rng((seed, index))
@@ -153,5 +155,6 @@ def held_out_prompts(count: int = 64) -> list[dict]:
 
 if __name__ == "__main__":
     # python -m demo.avatars > configs/prompts/demo.jsonl
-    for prompt in held_out_prompts():
+    # python -m demo.avatars validation 32 > configs/prompts/demo-validation.jsonl
+    for prompt in held_out_prompts(int((sys.argv[2:] or [64])[0]), (sys.argv[1:] or ["held-out"])[0]):
         print(json.dumps(prompt))

@@ -217,8 +217,8 @@ class Trainer:
 
 
 def learning_rate_factor(progress: float, resolution: int) -> float:
-    """Constant, then linear to a twentieth over the last quarter of the final stage."""
-    return 1.0 if resolution == 32 or progress < 0.75 else max(0.05, 4 * (1 - progress))
+    """Constant, then linear to a twentieth over the last 40 % of the final stage."""
+    return 1.0 if resolution == 32 or progress < 0.6 else max(0.05, 2.5 * (1 - progress))
 
 
 def main() -> None:

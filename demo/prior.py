@@ -29,7 +29,7 @@ def main() -> int:
 
     options = ["fit", "--config", str(ROOT / "configs/train/demo.yaml"), "--data.path", str(arguments.data)]
     options += [f"--seed_everything={arguments.seed}", f"--trainer.default_root_dir={arguments.work}"]
-    options += [f"--validation.prompts={ROOT / 'configs/prompts/demo.jsonl'}", *arguments.options]
+    options += [f"--validation.prompts={ROOT / 'configs/prompts/demo-validation.jsonl'}", *arguments.options]
     if (arguments.work / "last.ckpt").exists():
         options.append("--ckpt_path=last")
     failed = train(options)

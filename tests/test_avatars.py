@@ -191,3 +191,10 @@ def test_held_out_prompts_are_those_of_the_file() -> None:
         assert avatars.parse(prompt["prompt"]) == prompt["attributes"]
         assert 2 <= len(prompt["attributes"]) <= 6
     assert {name for prompt in prompts for name in prompt["attributes"]} == avatars.ATTRIBUTES.keys()
+
+
+def test_prompts_that_choose_a_checkpoint_are_others() -> None:
+    lines = PROMPTS.with_name("demo-validation.jsonl").read_text().splitlines()
+    prompts = [json.loads(line) for line in lines]
+    assert prompts == avatars.held_out_prompts(32, "validation")
+    assert not {prompt["prompt"] for prompt in prompts} & {prompt["prompt"] for prompt in avatars.held_out_prompts()}
