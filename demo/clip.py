@@ -1,4 +1,4 @@
-"""Trains the demo's CLIP: `python -m demo.clip --preset cpu --work demo/work/clip --out clip2latent/assets/demo-clip`.
+"""Trains the demo's CLIP: `python -m demo.clip --preset cpu --work runs/demo/clip --out clip2latent/assets/demo-clip`.
 
 An open_clip model learns to match images and captions of both worlds. Linear heads on the embeddings, thrown away
 afterwards, also have to tell every attribute: from the image where it is visible, from the caption where it is named.

@@ -1,4 +1,4 @@
-"""Trains the judge: `python -m demo.judge --preset cpu --work demo/work/judge --out clip2latent/assets/demo-judge`."""
+"""Trains the judge: `python -m demo.judge --preset cpu --work runs/demo/judge --out clip2latent/assets/demo-judge`."""
 
 from __future__ import annotations
 
