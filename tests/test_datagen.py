@@ -139,7 +139,14 @@ def test_interrupted_by_ctrl_c(slow_config, config, tmp_path):
     command = [sys.executable, "-m", "datagen", "--config", slow_config, "--out", str(out), "--device", "cpu"]
     paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where the tests run in a background job
+    )
     while not list(out.glob("*.tar")) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
