@@ -27,6 +27,8 @@ def read_prompts(path: Path | str) -> list[Prompt]:
         OSError: for a file that cannot be read.
     """
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"prompts file {path} does not exist: name a .txt or .jsonl file, one prompt a line")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
