@@ -14,7 +14,6 @@ from tiny_checkpoint import write_tiny_checkpoint
 
 from clip2latent import cli, results
 from clip2latent.arguments import in_order
-from clip2latent.assets import names
 from clip2latent.images import read_metadata
 
 ROOT = Path(__file__).parent.parent
@@ -198,7 +197,6 @@ def test_options_and_texts_may_stand_in_any_order():
     assert in_order(["--help"], set()) == ["--help"] and in_order([], set()) == []
 
 
-@pytest.mark.skipif("demo-prior" not in names(), reason="the demo's assets are not made yet")
 def test_the_readmes_first_command_takes_at_most_15_seconds(tmp_path):
     started = cpu_seconds_of_children()
     done = run_sample("generate", "an old man with glasses and a red hat", cwd=tmp_path)

@@ -10,7 +10,6 @@ import torch
 from tiny_checkpoint import write_tiny_checkpoint
 
 from clip2latent import cli
-from clip2latent.assets import names
 from clip2latent.evaluate import Plan, critics, evaluate
 from clip2latent.fidelity import fidelity
 from clip2latent.images import from_uint8
@@ -189,7 +188,6 @@ def test_the_command_writes_metrics_and_a_picture(tmp_path, monkeypatch, capsys)
     assert "| random latents | " in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not {"demo-prior", "demo-judge"} <= set(names()), reason="the demo's assets are not made yet")
 def test_the_demo_follows_prompts(request):
     prompts = read_prompts(request.config.rootpath / "configs" / "prompts" / "demo.jsonl")[:16]
     judge, world = critics(prompts, "demo")

@@ -15,8 +15,6 @@ from typing import NamedTuple
 
 import pytest
 
-from clip2latent.assets import names
-
 ROOT = Path(__file__).parent.parent
 VISIBLE = ("clip2latent", "datagen", "demo", "configs", "sample.py", "train.py", "setup.cfg", "pyproject.toml")
 
@@ -99,7 +97,6 @@ def workplace(tmp_path_factory):
     return folder
 
 
-@pytest.mark.skipif("demo-prior" not in names(), reason="the demo's assets are not made yet")
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_a_block_of_the_readme_runs(number, workplace):
     run(BLOCKS[number], workplace)

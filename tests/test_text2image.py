@@ -5,7 +5,6 @@ import torch
 from tiny_checkpoint import write_tiny_checkpoint
 from tiny_models import TinyGenerator
 
-from clip2latent.assets import names
 from clip2latent.spec import ModelSpec
 from clip2latent.text2image import Sampling, TextToImage
 
@@ -121,7 +120,6 @@ def test_other_weights_than_the_priors_are_refused_before_the_first_sample(tmp_p
         TextToImage.from_pretrained(write_tiny_checkpoint(tmp_path / "tiny", generator=spec))
 
 
-@pytest.mark.skipif("demo-prior" not in names(), reason="the demo's assets are not made yet")
 def test_the_demo_draws_what_the_prompt_says():
     pipeline = TextToImage.from_pretrained("demo")
     prompts = ["a man with a red hat", "a woman at night"]
