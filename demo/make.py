@@ -40,7 +40,7 @@ class Stage:
 
 
 def plan(preset: str, seed: int, work: Path, assets: Path, device: str | None) -> list[Stage]:
-    """Returns the stages in an order in which each follows what it needs."""
+    """Returns the stages, each after what it needs, the longest first."""
     python = [sys.executable, "-m"]
     common = ["--preset", preset, "--seed", str(seed)] + (["--device", device] if device else [])
 
@@ -59,9 +59,9 @@ def plan(preset: str, seed: int, work: Path, assets: Path, device: str | None) -
     datagen += [f"--embedder.init_args.source={source('demo-clip')}"]
     prior = [*python, "demo.prior", "--data", str(pairs), "--work", str(run), "--out", str(assets / "demo-prior")]
     return [
+        train("generator", "demo.gan", "demo-avatars"),
         train("judge", "demo.judge", "demo-judge"),
         train("clip", "demo.clip", "demo-clip"),
-        train("generator", "demo.gan", "demo-avatars"),
         Stage("pairs", datagen, ("clip", "generator"), pairs),
         Stage("prior", [*prior, f"--seed={seed}", "--", *options], ("pairs",), assets / "demo-prior"),
     ]
