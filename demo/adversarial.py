@@ -34,7 +34,7 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset(images_32=100_000, images_64=350_000),
+    "cpu": Preset(images_32=100_000, images_64=280_000),
     "gpu": Preset(images_32=400_000, images_64=4_000_000, batch=64, generator_base=4096, discriminator_base=3072),
     "smoke": Preset(
         images_32=64, images_64=64, z_dim=16, w_dim=16, generator_base=256, discriminator_base=256, channel_max=16
