@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -147,6 +148,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="stages at a time; the cores are shared among them")
     parser.add_argument("--device", default=None, help="cpu or cuda; each stage chooses by default")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the stages end with this process
     stages = plan(arguments.preset, arguments.seed, arguments.work, arguments.assets.resolve(), arguments.device)
     try:
         seconds = run(stages, arguments.work, arguments.jobs)
