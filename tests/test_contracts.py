@@ -4,8 +4,9 @@ import functools
 
 import pytest
 import torch
-from contracts import EmbedderContract, GeneratorContract, laws
 from tiny_models import TinyEmbedder, TinyGenerator
+
+from clip2latent.contracts import EmbedderContract, GeneratorContract, laws
 
 
 def tiny_stylegan2():
