@@ -1,0 +1,263 @@
+"""BigGAN (arXiv:1809.11096, app. B, fig. 15) with the names and constructor arguments of ajbrock/BigGAN-PyTorch."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clip2latent.generators import biggan_layers as layers
+from clip2latent.generators import class_latents as rows
+from clip2latent.generators.official import build_loaded
+from clip2latent.generators.spectral import bake_after_one_step
+
+# Multiples of G_ch that enter the blocks and leave the last one.
+CHANNELS = {
+    32: (4, 4, 4, 4),
+    64: (16, 16, 8, 4, 2),
+    128: (16, 16, 8, 4, 2, 1),
+    256: (16, 16, 8, 8, 4, 2, 1),
+    512: (16, 16, 8, 8, 4, 2, 1, 1),
+}
+
+_IMAGENET = {"G_ch": 96, "hier": True, "G_shared": True, "shared_dim": 128, "n_classes": 1000}
+# The converted TF Hub weights, with the eps that FuseDream's loader leaves: fusedream_utils.py of gnobitab/FuseDream.
+PRESETS = {
+    "biggan-256": {**_IMAGENET, "resolution": 256, "G_attn": "128", "dim_z": 140, "BN_eps": 1e-5, "SN_eps": 1e-8},
+    "biggan-512": {**_IMAGENET, "resolution": 512, "G_attn": "64", "dim_z": 128, "BN_eps": 1e-5, "SN_eps": 1e-8},
+}
+
+# Official arguments that concern training, or choose between forms that are equal in eval mode.
+WITHOUT_EFFECT = {
+    "G_kernel_size",
+    "num_G_SVs",
+    "num_G_SV_itrs",
+    "cross_replica",
+    "mybn",
+    "G_init",
+    "skip_init",
+    "no_optim",
+}
+WITHOUT_EFFECT |= {"G_lr", "G_B1", "G_B2", "adam_eps", "G_mixed_precision", "G_fp16"}
+COUNTERS = (".accumulation_counter", ".num_batches_tracked")
+
+
+class ConditionalNorm(nn.Module):
+    """Batch norm whose gain 1 + gain(y) and bias(y) are linear in the condition y [B, Y]."""
+
+    def __init__(self, channels: int, condition: int, eps: float, one_hot: bool):
+        super().__init__()
+        self.eps = eps
+        kind = nn.Embedding if one_hot else _linear_without_bias
+        self.gain, self.bias = kind(condition, channels), kind(condition, channels)
+        self.register_buffer("stored_mean", torch.zeros(channels))
+        self.register_buffer("stored_var", torch.ones(channels))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        gain, bias = (y @ m.weight if isinstance(m, nn.Embedding) else m(y) for m in (self.gain, self.bias))
+        if self.training:
+            x = F.batch_norm(x, self.stored_mean, self.stored_var, training=True, eps=self.eps)
+            return x * (1 + gain)[:, :, None, None] + bias[:, :, None, None]
+        return layers.conditional_batch_norm(x, self.stored_mean, self.stored_var, 1 + gain, bias, self.eps)
+
+
+class PlainNorm(nn.Module):
+    """Batch norm with learned gain and bias."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.gain, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer("stored_mean", torch.zeros(channels))
+        self.register_buffer("stored_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The official code does not hand BN_eps to this layer.
+        return F.batch_norm(x, self.stored_mean, self.stored_var, self.gain, self.bias, self.training, eps=1e-5)
+
+
+class Block(nn.Module):
+    """Residual block that doubles the side."""
+
+    def __init__(self, inputs: int, outputs: int, condition: int, eps: float, one_hot: bool):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.conv_sc = nn.Conv2d(inputs, outputs, 1)
+        self.bn1 = ConditionalNorm(inputs, condition, eps, one_hot)
+        self.bn2 = ConditionalNorm(outputs, condition, eps, one_hot)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x [B, C, H, W], y [B, Y] -> [B, C', 2H, 2W]."""
+        h = self.conv1(layers.upsample(F.relu(self.bn1(x, y))))
+        h = self.conv2(F.relu(self.bn2(h, y)))
+        return h + layers.upsample(self.conv_sc(x))  # a 1x1 convolution commutes with nearest neighbour
+
+
+class Attention(nn.Module):
+    """Self-attention added to its input."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.theta, self.phi = (nn.Conv2d(channels, channels // 8, 1, bias=False) for _ in range(2))
+        self.g = nn.Conv2d(channels, channels // 2, 1, bias=False)
+        self.o = nn.Conv2d(channels // 2, channels, 1, bias=False)
+        self.gamma = nn.Parameter(torch.zeros([]))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.gamma * layers.attention(x, self.theta, self.phi, self.g, self.o) + x
+
+
+class BigGAN(nn.Module):
+    """A BigGAN generator; implements ClassConditional.
+
+    Latents are one row [B, 1, D]: z, and the class's shared embedding; without a shared embedding, a class vector
+    [n_classes] that is one-hot for a class. Statistics are the stored ones in eval mode, the batch's in training.
+    """
+
+    def __init__(
+        self,
+        resolution: int = 128,
+        G_ch: int = 64,
+        G_attn: str = "64",
+        dim_z: int = 128,
+        hier: bool = False,
+        G_shared: bool = True,
+        shared_dim: int = 0,
+        n_classes: int = 1000,
+        bottom_width: int = 4,
+        BN_eps: float = 1e-5,
+        SN_eps: float = 1e-12,
+        G_param: str = "SN",
+        norm_style: str = "bn",
+        G_activation: str = "relu",
+        class_names: Sequence[str] | None = None,
+        truncation: float = 1.0,
+        **official,
+    ):
+        """Builds an untrained network, without spectral norm; the arguments are the official ones.
+
+        Args beyond the official ones:
+            class_names: a name for each class; ImageNet's labels for 1000 classes, else numbers, when None.
+            truncation: factor of the truncated normal that `sample_latents` draws z from.
+
+        Raises:
+            ValueError: for values outside the family, and arguments the official code does not have.
+        """
+        super().__init__()
+        if resolution not in CHANNELS:
+            raise ValueError(f"resolution: expected one of {', '.join(map(str, CHANNELS))}, got {resolution}")
+        if hier and not G_shared:
+            raise ValueError("hier=True: needs G_shared=True, for z's chunks are joined to the shared embedding")
+        if norm_style != "bn":
+            raise ValueError(f"norm_style: expected 'bn', the only one with stored statistics, got {norm_style!r}")
+        if not re.fullmatch(r"(nn\.ReLU\(.*\)|relu|inplace_relu|ir)", str(G_activation)):
+            raise ValueError(f"G_activation: expected 'relu', got {G_activation!r}")
+        if unknown := official.keys() - WITHOUT_EFFECT:
+            raise ValueError(f"unknown arguments {sorted(unknown)}: BigGAN takes those of the official generator")
+        self.init_args = {
+            "resolution": resolution,
+            "G_ch": G_ch,
+            "G_attn": str(G_attn),
+            "dim_z": dim_z,
+            "hier": hier,
+            "G_shared": G_shared,
+            "shared_dim": shared_dim,
+            "n_classes": n_classes,
+            "bottom_width": bottom_width,
+            "BN_eps": BN_eps,
+            "SN_eps": SN_eps,
+            "G_param": G_param,
+            "class_names": rows.checked_names(class_names, n_classes),
+            "truncation": rows.checked_truncation(truncation),
+        }
+        widths = [G_ch * factor for factor in CHANNELS[resolution]]
+        slots = len(widths) if hier else 1
+        self.chunk = dim_z // slots
+        self.dim_z, self.n_classes, self.hier = self.chunk * slots, n_classes, hier
+        self.class_width = (shared_dim or dim_z) if G_shared else n_classes
+        self.resolution, self.bottom_width = bottom_width * resolution // 4, bottom_width
+        self.latent_shape = (1, self.dim_z + self.class_width)
+
+        self.shared = nn.Embedding(n_classes, self.class_width) if G_shared else None
+        self.linear = nn.Linear(self.chunk, widths[0] * bottom_width**2)
+        condition = self.class_width + (self.chunk if hier else 0)
+        attended = {int(side) for side in str(G_attn).split("_")}
+        self.blocks = nn.ModuleList()
+        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+            block = [Block(inputs, outputs, condition, BN_eps, one_hot=not G_shared)]
+            if 8 << index in attended:
+                block.append(Attention(outputs))
+            self.blocks.append(nn.ModuleList(block))
+        self.output_layer = nn.Sequential(PlainNorm(widths[-1]), nn.ReLU(), nn.Conv2d(widths[-1], 3, 3, padding=1))
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """A name for each class."""
+        return rows.names_or_default(self.init_args["class_names"], self.n_classes)
+
+    def embed_classes(self, classes: Tensor) -> Tensor:
+        """classes [B], indices -> class vectors [B, class_width]."""
+        if self.shared is None:
+            return F.one_hot(classes, self.n_classes).to(self.linear.weight.dtype)
+        return self.shared(classes)
+
+    def forward(self, z: Tensor, class_vector: Tensor) -> Tensor:
+        """z [B, dim_z], class_vector [B, class_width] -> images [B, 3, R, R] in [-1, 1]."""
+        conditions = [class_vector] * len(self.blocks)
+        if self.hier:
+            z, *chunks = z.split(self.chunk, dim=1)
+            conditions = [torch.cat([class_vector, chunk], dim=1) for chunk in chunks]
+        h = self.linear(z).view(len(z), -1, self.bottom_width, self.bottom_width)
+        for block, condition in zip(self.blocks, conditions, strict=True):
+            for layer in block:
+                h = layer(h, condition)
+        return torch.tanh(self.output_layer(h))
+
+    @torch.no_grad()
+    def sample_latents(self, num: int, rng: torch.Generator, classes: Tensor | None = None) -> Tensor:
+        """Draws latents [num, 1, D]: truncation times a truncated normal, and the given or random classes."""
+        z = self.init_args["truncation"] * rows.truncated_normal(num, self.dim_z, rng)
+        classes = rows.chosen_or_random(classes, num, self.n_classes, rng)
+        weight = self.linear.weight
+        return torch.cat([z.to(weight), self.embed_classes(classes.to(weight.device))], dim=1)[:, None]
+
+    def synthesize(self, latents: Tensor) -> Tensor:
+        """latents [B, 1, D] -> images [B, 3, R, R] in [-1, 1]; differentiable in z and in the class vector."""
+        return self(*rows.split_rows(latents, self.dim_z, self.class_width))
+
+    def project(self, latents: Tensor) -> Tensor:
+        """Clamps z to [-2, 2]; every class vector is valid."""
+        return rows.clamp_z(latents, self.dim_z)
+
+
+def from_official(state: Mapping[str, Tensor], **arguments) -> BigGAN:
+    """Returns the frozen generator of an official state dict (weight, u0 and optionally sv0), spectral norm baked.
+
+    Args:
+        state: names of BigGAN-PyTorch's Generator, in any of its batch norm layouts.
+        **arguments: BigGAN's constructor arguments.
+
+    Raises:
+        ValueError: the state does not fit the arguments; lists missing, unexpected and mis-shaped keys.
+    """
+    with torch.device("meta"):
+        generator = BigGAN(**arguments)
+    state = {_own_name(name): tensor for name, tensor in state.items() if not name.endswith(COUNTERS)}
+    if generator.init_args["G_param"] == "SN":
+        layers = [name for name, module in generator.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+        state = bake_after_one_step(state, generator, layers, generator.init_args["SN_eps"])
+    return build_loaded(lambda: generator, state)
+
+
+def _own_name(name: str) -> str:
+    """Undoes the nesting of the synchronised and the manual batch norm."""
+    name = re.sub(r"\.bn\.(?:stored|running)_(mean|var)$", r".stored_\1", name)
+    return re.sub(r"\.bn\.weight$", ".gain", re.sub(r"\.bn\.bias$", ".bias", name))
+
+
+def _linear_without_bias(inputs: int, outputs: int) -> nn.Linear:
+    return nn.Linear(inputs, outputs, bias=False)

@@ -1,0 +1,41 @@
+"""Layers that BigGAN, BigGAN-deep and SAGAN share: conditional batch norm, attention, convolution after upsampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def conditional_batch_norm(x: Tensor, mean: Tensor, var: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Normalises x [B, C, H, W] with stored mean, var [C], then applies each image's gain, bias [B, C].
+
+    Images and channels become the channels of one batch norm, a single pass over x.
+    """
+    batch, channels = x.shape[:2]
+    flat = x.reshape(1, batch * channels, *x.shape[2:])
+    flat = F.batch_norm(flat, mean.repeat(batch), var.repeat(batch), gain.flatten(), bias.flatten(), eps=eps)
+    return flat.view_as(x)
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Doubles the side of x [B, C, H, W], nearest neighbour."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+Map = Callable[[Tensor], Tensor]
+
+
+def attention(x: Tensor, theta: Map, phi: Map, g: Map, o: Map) -> Tensor:
+    """Self-attention of x [B, C, H, W] over its 2 x 2 pooled keys and values (arXiv:1805.08318, eq. 1, 2).
+
+    theta, phi, g and o are the 1x1 convolutions of queries, keys, values and output.
+    """
+    batch, _, height, width = x.shape
+    queries = theta(x).flatten(2)
+    keys = F.max_pool2d(phi(x), 2).flatten(2)
+    values = F.max_pool2d(g(x), 2).flatten(2)
+    weights = torch.softmax(queries.transpose(1, 2) @ keys, dim=-1)
+    return o((values @ weights.transpose(1, 2)).view(batch, -1, height, width))
