@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip2latent.generators import biggan_layers as layers
-from clip2latent.generators import class_latents as rows
+from clip2latent.generators.class_latents import ClassLatents
 from clip2latent.generators.official import build_loaded
 from clip2latent.generators.spectral import bake_after_one_step
 
@@ -52,13 +52,12 @@ class ConditionalNorm(nn.Module):
     def __init__(self, channels: int, condition: int, eps: float, one_hot: bool):
         super().__init__()
         self.eps = eps
-        kind = nn.Embedding if one_hot else _linear_without_bias
-        self.gain, self.bias = kind(condition, channels), kind(condition, channels)
+        self.gain, self.bias = (layers.linear_map(condition, channels, one_hot) for _ in range(2))
         self.register_buffer("stored_mean", torch.zeros(channels))
         self.register_buffer("stored_var", torch.ones(channels))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        gain, bias = (y @ m.weight if isinstance(m, nn.Embedding) else m(y) for m in (self.gain, self.bias))
+        gain, bias = layers.apply_linear(self.gain, y), layers.apply_linear(self.bias, y)
         if self.training:
             x = F.batch_norm(x, self.stored_mean, self.stored_var, training=True, eps=self.eps)
             return x * (1 + gain)[:, :, None, None] + bias[:, :, None, None]
@@ -111,7 +110,7 @@ class Attention(nn.Module):
         return self.gamma * layers.attention(x, self.theta, self.phi, self.g, self.o) + x
 
 
-class BigGAN(nn.Module):
+class BigGAN(ClassLatents):
     """A BigGAN generator; implements ClassConditional.
 
     Latents are one row [B, 1, D]: z, and the class's shared embedding; without a shared embedding, a class vector
@@ -147,7 +146,6 @@ class BigGAN(nn.Module):
         Raises:
             ValueError: for values outside the family, and arguments the official code does not have.
         """
-        super().__init__()
         if resolution not in CHANNELS:
             raise ValueError(f"resolution: expected one of {', '.join(map(str, CHANNELS))}, got {resolution}")
         if hier and not G_shared:
@@ -158,6 +156,10 @@ class BigGAN(nn.Module):
             raise ValueError(f"G_activation: expected 'relu', got {G_activation!r}")
         if unknown := official.keys() - WITHOUT_EFFECT:
             raise ValueError(f"unknown arguments {sorted(unknown)}: BigGAN takes those of the official generator")
+        widths = [G_ch * factor for factor in CHANNELS[resolution]]
+        slots = len(widths) if hier else 1
+        chunk, class_width = dim_z // slots, (shared_dim or dim_z) if G_shared else n_classes
+        super().__init__(chunk * slots, class_width, n_classes, class_names, truncation)
         self.init_args = {
             "resolution": resolution,
             "G_ch": G_ch,
@@ -171,20 +173,15 @@ class BigGAN(nn.Module):
             "BN_eps": BN_eps,
             "SN_eps": SN_eps,
             "G_param": G_param,
-            "class_names": rows.checked_names(class_names, n_classes),
-            "truncation": rows.checked_truncation(truncation),
+            "class_names": None if class_names is None else list(class_names),
+            "truncation": truncation,
         }
-        widths = [G_ch * factor for factor in CHANNELS[resolution]]
-        slots = len(widths) if hier else 1
-        self.chunk = dim_z // slots
-        self.dim_z, self.n_classes, self.hier = self.chunk * slots, n_classes, hier
-        self.class_width = (shared_dim or dim_z) if G_shared else n_classes
-        self.resolution, self.bottom_width = bottom_width * resolution // 4, bottom_width
-        self.latent_shape = (1, self.dim_z + self.class_width)
+        self.chunk, self.hier, self.bottom_width = chunk, hier, bottom_width
+        self.resolution = resolution * bottom_width // 4
 
-        self.shared = nn.Embedding(n_classes, self.class_width) if G_shared else None
-        self.linear = nn.Linear(self.chunk, widths[0] * bottom_width**2)
-        condition = self.class_width + (self.chunk if hier else 0)
+        self.shared = nn.Embedding(n_classes, class_width) if G_shared else None
+        self.linear = nn.Linear(chunk, widths[0] * bottom_width**2)
+        condition = class_width + (chunk if hier else 0)
         attended = {int(side) for side in str(G_attn).split("_")}
         self.blocks = nn.ModuleList()
         for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
@@ -194,44 +191,23 @@ class BigGAN(nn.Module):
             self.blocks.append(nn.ModuleList(block))
         self.output_layer = nn.Sequential(PlainNorm(widths[-1]), nn.ReLU(), nn.Conv2d(widths[-1], 3, 3, padding=1))
 
-    @property
-    def class_names(self) -> Sequence[str]:
-        """A name for each class."""
-        return rows.names_or_default(self.init_args["class_names"], self.n_classes)
-
-    def embed_classes(self, classes: Tensor) -> Tensor:
-        """classes [B], indices -> class vectors [B, class_width]."""
+    def class_vectors(self, classes: Tensor) -> Tensor:
+        """classes [B], indices -> shared embeddings, or one-hot vectors, [B, V]."""
         if self.shared is None:
-            return F.one_hot(classes, self.n_classes).to(self.linear.weight.dtype)
+            return F.one_hot(classes, self.num_classes).to(self.linear.weight.dtype)
         return self.shared(classes)
 
-    def forward(self, z: Tensor, class_vector: Tensor) -> Tensor:
-        """z [B, dim_z], class_vector [B, class_width] -> images [B, 3, R, R] in [-1, 1]."""
-        conditions = [class_vector] * len(self.blocks)
+    def forward(self, z: Tensor, class_vectors: Tensor) -> Tensor:
+        """z [B, Z], class_vectors [B, V] -> images [B, 3, R, R] in [-1, 1]."""
+        conditions = [class_vectors] * len(self.blocks)
         if self.hier:
             z, *chunks = z.split(self.chunk, dim=1)
-            conditions = [torch.cat([class_vector, chunk], dim=1) for chunk in chunks]
+            conditions = [torch.cat([class_vectors, chunk], dim=1) for chunk in chunks]
         h = self.linear(z).view(len(z), -1, self.bottom_width, self.bottom_width)
         for block, condition in zip(self.blocks, conditions, strict=True):
             for layer in block:
                 h = layer(h, condition)
         return torch.tanh(self.output_layer(h))
-
-    @torch.no_grad()
-    def sample_latents(self, num: int, rng: torch.Generator, classes: Tensor | None = None) -> Tensor:
-        """Draws latents [num, 1, D]: truncation times a truncated normal, and the given or random classes."""
-        z = self.init_args["truncation"] * rows.truncated_normal(num, self.dim_z, rng)
-        classes = rows.chosen_or_random(classes, num, self.n_classes, rng)
-        weight = self.linear.weight
-        return torch.cat([z.to(weight), self.embed_classes(classes.to(weight.device))], dim=1)[:, None]
-
-    def synthesize(self, latents: Tensor) -> Tensor:
-        """latents [B, 1, D] -> images [B, 3, R, R] in [-1, 1]; differentiable in z and in the class vector."""
-        return self(*rows.split_rows(latents, self.dim_z, self.class_width))
-
-    def project(self, latents: Tensor) -> Tensor:
-        """Clamps z to [-2, 2]; every class vector is valid."""
-        return rows.clamp_z(latents, self.dim_z)
 
 
 def from_official(state: Mapping[str, Tensor], **arguments) -> BigGAN:
@@ -257,7 +233,3 @@ def _own_name(name: str) -> str:
     """Undoes the nesting of the synchronised and the manual batch norm."""
     name = re.sub(r"\.bn\.(?:stored|running)_(mean|var)$", r".stored_\1", name)
     return re.sub(r"\.bn\.weight$", ".gain", re.sub(r"\.bn\.bias$", ".bias", name))
-
-
-def _linear_without_bias(inputs: int, outputs: int) -> nn.Linear:
-    return nn.Linear(inputs, outputs, bias=False)

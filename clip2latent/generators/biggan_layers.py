@@ -1,4 +1,4 @@
-"""Layers that BigGAN, BigGAN-deep and SAGAN share: conditional batch norm, attention, convolution after upsampling."""
+"""What BigGAN, BigGAN-deep and SAGAN share: conditional batch norm, self-attention, convolution after upsampling."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+Map = Callable[[Tensor], Tensor]
+
+
+def linear_map(inputs: int, outputs: int, one_hot: bool) -> nn.Module:
+    """Returns the layer of a map from class vectors: its weight is [I, O], an embedding's, for one-hot vectors."""
+    return nn.Embedding(inputs, outputs) if one_hot else nn.Linear(inputs, outputs, bias=False)
+
+
+def apply_linear(layer: nn.Module, y: Tensor) -> Tensor:
+    """y [B, I] -> [B, O]; an embedding is extended linearly from one-hot vectors to all."""
+    return y @ layer.weight if isinstance(layer, nn.Embedding) else layer(y)
 
 
 def conditional_batch_norm(x: Tensor, mean: Tensor, var: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -17,15 +29,12 @@ def conditional_batch_norm(x: Tensor, mean: Tensor, var: Tensor, gain: Tensor, b
     batch, channels = x.shape[:2]
     flat = x.reshape(1, batch * channels, *x.shape[2:])
     flat = F.batch_norm(flat, mean.repeat(batch), var.repeat(batch), gain.flatten(), bias.flatten(), eps=eps)
-    return flat.view_as(x)
+    return flat.view(x.shape)
 
 
 def upsample(x: Tensor) -> Tensor:
     """Doubles the side of x [B, C, H, W], nearest neighbour."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
-
-
-Map = Callable[[Tensor], Tensor]
 
 
 def attention(x: Tensor, theta: Map, phi: Map, g: Map, o: Map) -> Tensor:
