@@ -9,79 +9,24 @@ one dense convolution serves the whole batch; and noise is an argument instead o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip2latent.generators.official import build_loaded
 from clip2latent.generators.stylegan2_layers import (
     SQRT_HALF,
-    FullyConnected,
     Skip,
     SynthesisLayer,
     ToRGB,
     resampling_filter,
     upsample,
 )
+from clip2latent.generators.stylegan_latents import MappingNetwork, StyleGenerator
 
 NOISE_MODES = ("const", "none", "random")
-
-
-def normalise_second_moment(x: Tensor) -> Tensor:
-    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-
-
-class MappingNetwork(nn.Module):
-    """z [B, z_dim] and, for a conditional network, c [B, c_dim] -> w [B, num_ws, w_dim]."""
-
-    def __init__(
-        self,
-        z_dim: int,
-        c_dim: int,
-        w_dim: int,
-        num_ws: int,
-        num_layers: int = 8,
-        embed_features: int | None = None,
-        layer_features: int | None = None,
-        activation: str = "lrelu",
-        lr_multiplier: float = 0.01,
-        w_avg_beta: float = 0.998,
-    ):
-        super().__init__()
-        self.z_dim, self.c_dim, self.num_ws, self.num_layers, self.w_avg_beta = (
-            z_dim,
-            c_dim,
-            num_ws,
-            num_layers,
-            w_avg_beta,
-        )
-        embed_features = 0 if c_dim == 0 else (embed_features or w_dim)
-        widths = [z_dim + embed_features] + [layer_features or w_dim] * (num_layers - 1) + [w_dim]
-        if c_dim:
-            self.embed = FullyConnected(c_dim, embed_features)
-        for index in range(num_layers):
-            layer = FullyConnected(widths[index], widths[index + 1], activation, lr_multiplier)
-            self.add_module(f"fc{index}", layer)
-        self.register_buffer("w_avg", torch.zeros(w_dim))
-
-    def forward(self, z: Tensor, c: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
-        """Truncates towards the mean w by psi in the first `cutoff` layers (all when None)."""
-        x = []
-        if self.z_dim:
-            x.append(normalise_second_moment(z))
-        if self.c_dim:
-            if c is None:
-                raise ValueError(f"c: a class-conditional network needs labels [B, {self.c_dim}], got None")
-            x.append(normalise_second_moment(self.embed(c)))
-        x = torch.cat(x, dim=1)
-        for index in range(self.num_layers):
-            x = getattr(self, f"fc{index}")(x)
-        w = x.unsqueeze(1).repeat(1, self.num_ws, 1)
-        if psi == 1:
-            return w
-        cutoff = self.num_ws if cutoff is None else cutoff
-        return torch.cat([self.w_avg.lerp(w[:, :cutoff], psi), w[:, cutoff:]], dim=1)
+ARCHITECTURES = ("orig", "skip", "resnet")
 
 
 class SynthesisBlock(nn.Module):
@@ -104,18 +49,22 @@ class SynthesisBlock(nn.Module):
         super().__init__()
         self.architecture, self.use_half = architecture, use_half
         self.register_buffer("resample_filter", resampling_filter(resample_filter))
-        layer_kwargs = dict(layer_kwargs, resample_filter=resample_filter, conv_clamp=conv_clamp)
+        if architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture: expected one of {', '.join(ARCHITECTURES)}, got {architecture!r}")
+        layer_kwargs = dict(layer_kwargs, conv_clamp=conv_clamp)
         if inputs == 0:
             self.const = nn.Parameter(torch.randn(outputs, resolution, resolution))
         else:
-            self.conv0 = SynthesisLayer(inputs, outputs, w_dim, resolution, up=2, **layer_kwargs)
+            self.conv0 = SynthesisLayer(
+                inputs, outputs, w_dim, resolution, up=2, resample_filter=resample_filter, **layer_kwargs
+            )
         self.conv1 = SynthesisLayer(outputs, outputs, w_dim, resolution, **layer_kwargs)
         self.num_conv = 1 if inputs == 0 else 2
         self.num_torgb = int(is_last or architecture == "skip")
         if self.num_torgb:
             self.torgb = ToRGB(outputs, img_channels, w_dim, conv_clamp)
         if inputs and architecture == "resnet":
-            self.skip = Skip(inputs, outputs, resample_filter, conv_clamp)
+            self.skip = Skip(inputs, outputs, resample_filter)
 
     def forward(
         self, x: Tensor | None, image: Tensor | None, ws: Tensor, dtype: torch.dtype, **noise
@@ -197,11 +146,10 @@ class SynthesisNetwork(nn.Module):
         return image
 
 
-class StyleGAN2(nn.Module):
+class StyleGAN2(StyleGenerator):
     """A StyleGAN2 generator, with the constructor arguments of the official one; implements Generator.
 
-    Latents are w, one row a layer: [B, L, D] with L = num_ws and D = w_dim. Images are not clamped: official weights
-    overshoot [-1, 1] a little and gradients should pass.
+    Images are not clamped: official weights overshoot [-1, 1] a little and gradients should pass.
     """
 
     def __init__(
@@ -213,56 +161,58 @@ class StyleGAN2(nn.Module):
         img_channels: int,
         mapping_kwargs: dict | None = None,
         label_shares: Sequence[Sequence[float]] | None = None,
-        **synthesis_kwargs,
+        space: str = "w",
+        class_names: Sequence[str] | None = None,
+        half_dtype: str | None = None,
+        synthesis_kwargs: dict | None = None,
+        **network_kwargs,
     ):
         """Builds an untrained network.
 
         Args beyond the official ones:
             label_shares: for labels c that hold several one-hot groups side by side, how often each value of each group
                 is drawn by `sample_labels`; one group of c_dim equally frequent classes when None.
+            space: what the latents are: "w", "w3", "w+" or "z".
+            class_names: the names of the c_dim classes.
+            half_dtype: "float16" or "bfloat16" for the activations of the num_fp16_res highest resolutions.
+            synthesis_kwargs: network_kwargs as the files of stylegan2-ada-pytorch hold them, with that code's defaults.
         """
-        super().__init__()
-        if label_shares is not None and sum(map(len, label_shares)) != c_dim:
-            raise ValueError(f"label_shares: expected c_dim={c_dim} shares in all, got {sum(map(len, label_shares))}")
-        self.label_shares = label_shares or [[1.0] * c_dim]
-        synthesis_kwargs.pop("fused_modconv_default", None)  # the official code's choice between equal forms
-        synthesis_kwargs.pop("fp16_channels_last", None)
-        self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **synthesis_kwargs)
-        self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.synthesis.num_ws, **(mapping_kwargs or {}))
-        self.z_dim, self.c_dim, self.resolution = z_dim, c_dim, img_resolution
-        self.latent_shape = (self.synthesis.num_ws, w_dim)
+        if synthesis_kwargs is not None:
+            network_kwargs = {"conv_clamp": None, "num_fp16_res": 0, **synthesis_kwargs, **network_kwargs}
+        for name in ("fused_modconv_default", "fp16_channels_last"):  # the official code's choice between equal forms
+            network_kwargs.pop(name, None)
+        synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **network_kwargs)
+        super().__init__(
+            synthesis,
+            MappingNetwork(z_dim, c_dim, w_dim, synthesis.num_ws, **(mapping_kwargs or {})),
+            {
+                "z_dim": z_dim,
+                "c_dim": c_dim,
+                "w_dim": w_dim,
+                "img_resolution": img_resolution,
+                "img_channels": img_channels,
+                "mapping_kwargs": mapping_kwargs,
+                "label_shares": label_shares,
+                "space": space,
+                "class_names": class_names,
+                "half_dtype": half_dtype,
+                **network_kwargs,
+            },
+            space,
+            label_shares,
+            class_names,
+            half_dtype,
+        )
 
-    def forward(
-        self, z: Tensor, c: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None, **noise
-    ) -> Tensor:
-        """z [B, z_dim], c [B, c_dim] -> images [B, C, R, R]."""
-        return self.synthesis(self.mapping(z, c, psi, cutoff), **noise)
 
-    @torch.no_grad()
-    def sample_latents(self, num: int, rng: torch.Generator) -> Tensor:
-        """Draws z from N(0, 1), and labels where there are any, and maps them: [num, L, D]."""
-        z = torch.randn(num, self.z_dim, generator=rng, device=rng.device)
-        c = self.sample_labels(num, rng) if self.c_dim else None
-        like = self.mapping.w_avg
-        return self.mapping(z.to(like), None if c is None else c.to(like))
+def from_official(state: Mapping[str, Tensor], **arguments) -> StyleGAN2:
+    """Returns the frozen StyleGAN2 of an official state dict.
 
-    def sample_labels(self, num: int, rng: torch.Generator) -> Tensor:
-        """Draws labels c [num, c_dim], one value of each group."""
-        groups = []
-        for shares in self.label_shares:
-            weights = torch.tensor(shares, device=rng.device)
-            chosen = torch.multinomial(weights, num, replacement=True, generator=rng)
-            groups.append(F.one_hot(chosen, len(shares)))
-        return torch.cat(groups, dim=1)
+    Args:
+        state: the official generator's tensors under their own names.
+        arguments: of `StyleGAN2`.
 
-    def synthesize(self, latents: Tensor) -> Tensor:
-        """latents [B, L, D] -> images [B, 3, R, R], about [-1, 1]; differentiable, the same image each time."""
-        if tuple(latents.shape[1:]) != self.latent_shape:
-            raise ValueError(
-                f"latents: expected [B, {self.latent_shape[0]}, {self.latent_shape[1]}], got {list(latents.shape)}"
-            )
-        return self.synthesis(latents)
-
-    def project(self, latents: Tensor) -> Tensor:
-        """Every w is valid: returns latents."""
-        return latents
+    Raises:
+        ValueError: listing missing, unexpected and mis-shaped keys.
+    """
+    return build_loaded(lambda: StyleGAN2(**arguments), state)
