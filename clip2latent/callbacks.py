@@ -196,7 +196,8 @@ class PromptValidation(Callback):
         images, scores = [], []
         for start in range(0, len(rows), self.chunk):
             part, rng = text[start : start + self.chunk], rows[start : start + self.chunk]
-            tokens = sample(guided(pl_module.prior, part, scale), normal((len(part), *shape), rng, device), table, rng)
+            denoise = guided(pl_module.prior, pl_module.bridge.texts(part), scale)
+            tokens = sample(denoise, normal((len(part), *shape), rng, device), table, rng)
             drawn = self._generator.synthesize(pl_module.space.decode(tokens))
             scores.append((self._embedder.embed_images(drawn) * part).sum(-1).cpu())
             if start < self.grid_rows * self.images_per_prompt:

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from clip2latent.bridge import Bridge
 from clip2latent.diffusion import Schedule
 from clip2latent.latents import LatentSpace
 from clip2latent.prior import LatentPrior
@@ -31,12 +32,14 @@ class LoadedPrior:
     Attributes:
         prior: in eval mode, without gradients.
         space: between its tokens and the generator's latents.
+        bridge: from embeddings of texts and images to what it is conditioned on.
         schedule: it was trained with.
         config: the checkpoint's description, plain types (see `describe`).
     """
 
     prior: LatentPrior
     space: LatentSpace
+    bridge: Bridge
     schedule: Schedule
     config: dict[str, Any]
 
@@ -52,13 +55,19 @@ class LoadedPrior:
 
 
 def describe(
-    prior: LatentPrior, space: LatentSpace, dataset: dict[str, Any], noise_scale: float, guidance: float
+    prior: LatentPrior,
+    space: LatentSpace,
+    bridge: Bridge,
+    dataset: dict[str, Any],
+    noise_scale: float,
+    guidance: float,
 ) -> dict[str, Any]:
     """Returns a checkpoint's description, plain types only.
 
     Args:
         prior: the network.
         space: of the generator's latents.
+        bridge: of the embeddings.
         dataset: dataset.json's content.
         noise_scale: of the pseudo-text noise it was trained with.
         guidance: the recommended guidance scale.
@@ -69,6 +78,7 @@ def describe(
         "space": {"groups": list(space.groups)},
         "timesteps": prior.config["timesteps"],
         "noise_scale": float(noise_scale),
+        "centred": bool(bridge.image_mean.any()),
         "guidance": float(guidance),
         "generator": dataset["generator"],
         "embedder": dataset["embedder"],
@@ -99,7 +109,10 @@ def load_prior(source: str | Path = _DEMO) -> LoadedPrior:
     prior = LatentPrior(**config["prior"])
     width, num_tokens = config["prior"]["latent_dim"], config["prior"]["num_tokens"]
     space = LatentSpace(config["space"]["groups"], torch.zeros(num_tokens, width), torch.ones(num_tokens, width))
-    for module, prefix in ((prior, "prior."), (space, "space.")):
+    bridge = Bridge.plain(config["prior"]["embedding_dim"])
+    if not config.get("centred"):
+        state |= {f"bridge.{key}": value for key, value in bridge.state_dict().items()}
+    for module, prefix in ((prior, "prior."), (space, "space."), (bridge, "bridge.")):
         own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
         found = {key: tuple(value.shape) for key, value in own.items()}
@@ -108,7 +121,7 @@ def load_prior(source: str | Path = _DEMO) -> LoadedPrior:
             raise ValueError(f"{name}: missing, unknown or misshapen weights: {', '.join(differing)}")
         module.load_state_dict(own)
         module.eval().requires_grad_(False)
-    return LoadedPrior(prior, space, Schedule.cosine(config["timesteps"]), config)
+    return LoadedPrior(prior, space, bridge, Schedule.cosine(config["timesteps"]), config)
 
 
 def export_prior(checkpoint: str | Path, folder: str | Path) -> Path:
@@ -131,7 +144,7 @@ def export_prior(checkpoint: str | Path, folder: str | Path) -> Path:
 
 
 def _read(source: str | Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-    """Returns a source's name for messages, its description, and its prior.* and space.* weights in float32."""
+    """Returns a source's name for messages, its description, and its prior.*, space.* and bridge.* weights in float32."""
     path = Path(source)
     if str(source) == _DEMO:
         from clip2latent.assets import asset
@@ -149,7 +162,7 @@ def _read(source: str | Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     missing = _KEYS - set(config)
     if missing:
         raise ValueError(f"the description in {path} lacks {', '.join(sorted(missing))}")
-    kept = {key: value.float() for key, value in state.items() if key.startswith(("prior.", "space."))}
+    kept = {key: value.float() for key, value in state.items() if key.startswith(("prior.", "space.", "bridge."))}
     return str(path), config, kept
 
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from clip2latent.bridge import Bridge
 from clip2latent.checkpoint import load_prior
 from clip2latent.diffusion import (
     Schedule,
@@ -127,8 +128,11 @@ class TextToImage:
         generator: Generator,
         embedder: Embedder,
         config: dict[str, Any] | None = None,
+        bridge: Bridge | None = None,
     ) -> None:
         """Puts the parts together; all stay on the device they are on, which must be the same.
+
+        Without a bridge the prior is conditioned on embeddings as they are.
 
         Raises:
             ValueError: where the generator or the embedder is not of the prior's shape.
@@ -138,6 +142,7 @@ class TextToImage:
         self.prior, self.space, self.schedule = prior, space, schedule
         self.generator, self.embedder = generator, embedder
         self.device = space.mean.device
+        self.bridge = bridge or Bridge.plain(embedder.dim).to(self.device)
         self.recommended_guidance = float(self.config.get("guidance") or 1.0)
 
     @classmethod
@@ -156,10 +161,10 @@ class TextToImage:
         loaded = load_prior(source)
         generator = ModelSpec.from_dict(loaded.config["generator"]).build()
         embedder = ModelSpec.from_dict(loaded.config["embedder"]).build()
-        parts = [module.to(device).eval() for module in (loaded.prior, loaded.space, generator, embedder)]
+        parts = [module.to(device).eval() for module in (loaded.prior, loaded.space, generator, embedder, loaded.bridge)]
         for module in parts:
             module.requires_grad_(False)
-        return cls(parts[0], parts[1], loaded.schedule, parts[2], parts[3], loaded.config)
+        return cls(parts[0], parts[1], loaded.schedule, parts[2], parts[3], loaded.config, parts[4])
 
     def generate(
         self,
@@ -233,7 +238,8 @@ class TextToImage:
             prompt, candidate = rows // candidates, rows % candidates
             with torch.no_grad():
                 noise = normal((len(rows), *self.space.mean.shape), rng, self.device)  # [B, K, D]
-                denoise = guided(self.prior, text[prompt].to(self.device), guidance)
+                condition = self.bridge.texts(text[prompt].to(self.device))
+                denoise = guided(self.prior, condition, guidance)
                 tokens = sample(denoise, noise, table, rng)
                 latents = self.generator.project(self.space.decode(tokens, sampling.truncation))  # [B, L, D]
                 images = self.draw(latents)

@@ -11,6 +11,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 
+from clip2latent.bridge import Bridge
 from clip2latent.checkpoint import CONFIG_KEY, check_same_models, describe
 from clip2latent.data import Pairs
 from clip2latent.diffusion import Schedule
@@ -49,6 +50,7 @@ class PriorTraining(LightningModule):
         dim_head: int = 64,
         timesteps: int = 1000,
         noise_scale: float = 1.0,
+        centre: bool = False,
         condition_dropout: float = 0.2,
         learning_rate: float = 1e-4,
         weight_decay: float = 1e-2,
@@ -67,6 +69,8 @@ class PriorTraining(LightningModule):
             dim_head: width of a head.
             timesteps: training timesteps T.
             noise_scale: norm of the pseudo-text noise relative to the embedding; 0 for none.
+            centre: whether images' and texts' embeddings are centred by their modality's mean first; the dataset must
+                hold the mean of texts (datagen's --texts).
             condition_dropout: share of rows whose embedding is dropped, for guidance; 0 trains without.
             learning_rate: of AdamW.
             weight_decay: of AdamW.
@@ -92,6 +96,7 @@ class PriorTraining(LightningModule):
         self.warmup_steps, self.cosine_decay = warmup_steps, cosine_decay
         mean, std = (torch.tensor(dataset[f"latent_{name}"], dtype=torch.float64) for name in ("mean", "std"))
         self.space = LatentSpace(dataset["groups"], mean, std)
+        self.bridge = Bridge.of(dataset, centre)
         self.prior = LatentPrior(
             embedding_dim=dataset["embedding_dim"],
             latent_dim=self.space.width,
@@ -119,7 +124,7 @@ class PriorTraining(LightningModule):
         t = torch.randint(self.schedule.timesteps, (batch,), generator=rng, device=device)
         noise = torch.randn(x0.shape, generator=rng, device=device)
         x = self._signal[t, None, None] * x0 + self._noise[t, None, None] * noise
-        condition = pseudo_text(pairs.embeddings, self.noise_scale, rng)
+        condition = pseudo_text(self.bridge.images(pairs.embeddings), self.noise_scale, rng)
         keep = torch.rand(batch, generator=rng, device=device) >= self.condition_dropout
         return F.mse_loss(self.prior(x, t, condition, keep).float(), x0)
 
@@ -155,7 +160,9 @@ class PriorTraining(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the description that makes the checkpoint usable without its training run."""
-        checkpoint[CONFIG_KEY] = describe(self.prior, self.space, self.dataset, self.noise_scale, self.guidance)
+        checkpoint[CONFIG_KEY] = describe(
+            self.prior, self.space, self.bridge, self.dataset, self.noise_scale, self.guidance
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to go on with a dataset of another generator or embedder."""

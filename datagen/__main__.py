@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
-from jsonargparse.typing import NonNegativeInt, PositiveInt, register_type
+from jsonargparse.typing import NonNegativeInt, Path_fr, PositiveInt, register_type
 
 from clip2latent.arguments import one_line
+from clip2latent.prompts import read_prompts
 from datagen.model_option import ModelOption, changed, split_entries
 
 MODELS = ("generator", "embedder")
@@ -29,6 +30,7 @@ def datagen(
     seed: NonNegativeInt = 0,
     batch_size: PositiveInt = 64,
     groups: list[int] | None = None,
+    texts: Path_fr | None = None,
     device: str = "auto",
     rank: int | None = None,
     world_size: int | None = None,
@@ -51,13 +53,15 @@ def datagen(
         seed: Of the latents; another seed gives other pairs.
         batch_size: Images made at once; larger is faster on a GPU, until its memory is full.
         groups: Latent rows that share one token of the prior, such as [4, 4, 10] for coarse, middle and fine styles;
-            left out, one token serves all rows (the generator's w).
+            left out, those of the generator's latent space (its w unless it says otherwise: one token for all rows).
+        texts: A file of prompts, one a line, such as those the prior will be asked for; their mean embedding is recorded,
+            for a prior that is trained with centre=True. A few hundred are enough.
         device: auto, cpu, cuda or cuda:1; auto is a GPU where there is one.
         rank: Number of this process among those that share the folder; from the environment (torchrun), else 0.
         world_size: How many processes share the folder; from the environment, else 1.
     """
     rank, world_size = _place(rank, world_size)
-    from datagen.folder import Settings, check_folder
+    from datagen.folder import DEFAULT_SPACE, Settings, check_folder, sha256_of
     from datagen.generate import generate, load_models
 
     if device == "auto" and "LOCAL_RANK" in os.environ:
@@ -65,20 +69,25 @@ def datagen(
 
         device = f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu"
     check_folder(out)
+    prompts = tuple(prompt.text for prompt in read_prompts(texts.absolute)) if texts else ()
     models = load_models(generator.record, embedder.record, device)
     rows = models.generator.latent_shape[0]
+    if groups is None:
+        groups = getattr(models.generator, "groups", (rows,))
     settings = Settings(
         generator=models.generator_spec.to_dict(),
         embedder=models.embedder_spec.to_dict(),
         latent_shape=tuple(models.generator.latent_shape),
-        groups=(rows,) if groups is None else tuple(groups),
+        groups=tuple(groups),
+        space=getattr(models.generator, "space", DEFAULT_SPACE),
         embedding_dim=models.embedder.dim,
         seed=seed,
         count=count,
         rows_per_shard=rows_per_shard,
         batch_size=batch_size,
+        texts_sha256=sha256_of(prompts),
     )
-    if generate(models, settings, out, rank, world_size):
+    if generate(models, settings, out, rank, world_size, prompts):
         print(f"{out}: {count} pairs in {len(settings.row_counts)} shards and dataset.json, complete")
     else:
         print(f"{out}: the shards of rank {rank} are done; the last of {world_size} processes writes dataset.json")

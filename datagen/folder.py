@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from datagen.shards import (
 
 MANIFEST, DATASET = "datagen.json", "dataset.json"
 PACKAGES = ("numpy", "torch", "open-clip-torch")
+DEFAULT_SPACE = "w"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Settings:
         count: Pairs in all.
         rows_per_shard: Pairs in each shard but the last.
         batch_size: Images made at once (how floating point rounds depends on it).
+        texts_sha256: Hash of the texts whose mean embedding is recorded; "" where there are none.
+        space: Name of the generator's latent space; recorded where it is not `DEFAULT_SPACE`.
     """
 
     generator: dict[str, Any]
@@ -57,6 +61,8 @@ class Settings:
     count: int
     rows_per_shard: int
     batch_size: int
+    texts_sha256: str = ""
+    space: str = DEFAULT_SPACE
 
     def __post_init__(self) -> None:
         for name in ("count", "rows_per_shard", "batch_size"):
@@ -130,8 +136,14 @@ def missing_shards(folder: Path, settings: Settings) -> list[int]:
     return [index for index, num in counts if not is_complete(folder / shard_name(index), num, settings.shape)]
 
 
-def finish(folder: Path, settings: Settings, versions: dict[str, str], rank: int = 0) -> None:
-    """Reads every shard in order and writes dataset.json with exact statistics.
+def finish(
+    folder: Path,
+    settings: Settings,
+    versions: dict[str, str],
+    rank: int = 0,
+    text_mean: Sequence[float] | None = None,
+) -> None:
+    """Reads every shard in order and writes dataset.json with exact statistics, and the mean of texts where given.
 
     Raises:
         ValueError: where a shard does not hold what it should.
@@ -151,6 +163,7 @@ def finish(folder: Path, settings: Settings, versions: dict[str, str], rank: int
         "latent_mean": latents.mean.tolist(),
         "latent_std": latents.std.tolist(),
         "embedding_mean": embeddings.mean.tolist(),
+        **({} if text_mean is None else {"text_mean": list(text_mean)}),
         "versions": versions,
     }
     write_atomically(folder / DATASET, [_to_json(record)], f"rank{rank}")
@@ -210,7 +223,11 @@ def versions() -> dict[str, str]:
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(settings)))
+    record = json.loads(json.dumps(asdict(settings)))
+    for name, usual in (("space", DEFAULT_SPACE), ("texts_sha256", "")):
+        if record[name] == usual:
+            del record[name]
+    return record
 
 
 def _to_json(record: dict[str, Any]) -> bytes:
@@ -230,12 +247,18 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _compare(folder: Path, begun: dict[str, Any], now: dict[str, Any]) -> None:
-    for name, value in now.items():
-        if begun.get(name) != value:
+    for name in {**now, **begun}:
+        before, value = begun.get(name), now.get(name)
+        if before != value:
             raise ValueError(
-                f"{name}: {folder} was begun with {json.dumps(begun.get(name))}, this run has {json.dumps(value)};"
+                f"{name}: {folder} was begun with {json.dumps(before)}, this run has {json.dumps(value)};"
                 f" go on with the same settings, or give another --out"
             )
+
+
+def sha256_of(texts: Sequence[str]) -> str:
+    """Hashes texts in their order; "" for none."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest() if texts else ""
 
 
 def _sha256(path: Path) -> str:

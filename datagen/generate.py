@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,7 +104,16 @@ def make_pairs(
     return Pairs(tokens.float().cpu().numpy(), torch.cat(embeddings).numpy())
 
 
-def generate(models: Models, settings: Settings, out: Path, rank: int = 0, world_size: int = 1) -> bool:
+@torch.no_grad()
+def mean_of_texts(embedder: Embedder, texts: Sequence[str], batch_size: int = 256) -> list[float]:
+    """Returns the mean embedding [E] of texts, summed in float64."""
+    parts = [embedder.embed_text(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
+    return torch.cat(parts).double().mean(dim=0).tolist()
+
+
+def generate(
+    models: Models, settings: Settings, out: Path, rank: int = 0, world_size: int = 1, texts: Sequence[str] = ()
+) -> bool:
     """Makes the shards of this process that are missing, then dataset.json once all shards are there.
 
     Args:
@@ -113,6 +122,7 @@ def generate(models: Models, settings: Settings, out: Path, rank: int = 0, world
         out: A new or empty folder, or one where the same data set was begun.
         rank: This process's number; it makes the shards whose index is `rank` modulo `world_size`.
         world_size: Number of processes that share the folder.
+        texts: Their mean embedding goes into dataset.json; none for no such entry.
 
     Returns:
         Whether the data set is complete: False where other processes have shards to make.
@@ -138,7 +148,7 @@ def generate(models: Models, settings: Settings, out: Path, rank: int = 0, world
     if missing_shards(out, settings):
         return False
     if missing or not (out / DATASET).exists():
-        finish(out, settings, begun_with, rank)
+        finish(out, settings, begun_with, rank, mean_of_texts(models.embedder, texts) if texts else None)
     return True
 
 

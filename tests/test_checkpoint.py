@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_pairs import write_tiny_dataset
 
+from clip2latent.bridge import Bridge
 from clip2latent.checkpoint import CONFIG_KEY, check_same_models, describe, export_prior, load_prior
 from clip2latent.latents import LatentSpace
 from clip2latent.prior import LatentPrior
@@ -30,7 +31,8 @@ def checkpoint(modules, dataset):
     prior, space = modules
     state = {f"prior.{name}": value for name, value in prior.state_dict().items()}
     state |= {f"space.{name}": value for name, value in space.state_dict().items()}
-    return {"state_dict": state, CONFIG_KEY: describe(prior, space, dataset, noise_scale=0.5, guidance=1.5), "epoch": 0}
+    description = describe(prior, space, Bridge.plain(6), dataset, noise_scale=0.5, guidance=1.5)
+    return {"state_dict": state, CONFIG_KEY: description, "epoch": 0}
 
 
 @pytest.fixture

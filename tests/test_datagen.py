@@ -103,6 +103,45 @@ def test_groups_choose_the_tokens(config, tmp_path):
     assert np.shape(read_dataset(tmp_path / "out")["latent_std"]) == (2, 4)
 
 
+def test_the_mean_of_texts_is_recorded_where_texts_are_given(config, tmp_path, capsys):
+    texts = ["a red hat", "a man at night"]
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    plain = run(config, tmp_path / "plain", "--count", "20")
+    run(config, tmp_path / "out", "--count", "20", "--texts", str(tmp_path / "texts.txt"))
+    mean = TinyEmbedder().embed_text(texts).double().mean(dim=0)
+    torch.testing.assert_close(torch.tensor(read_dataset(tmp_path / "out")["text_mean"], dtype=torch.float64), mean)
+    assert "text_mean" not in read_dataset(tmp_path / "plain")
+    assert contents(tmp_path / "out")["shard-000000.tar"] == plain["shard-000000.tar"]
+    (tmp_path / "texts.txt").write_text("other texts")
+    options = ["--config", config, "--count", "20", "--device", "cpu", "--texts", str(tmp_path / "texts.txt")]
+    assert "texts_sha256" in refused(capsys, *options, "--out", str(tmp_path / "out"))
+
+
+def test_the_generators_space_chooses_the_tokens_and_is_recorded(config, tmp_path):
+    sizes = "z_dim: 2, c_dim: 0, w_dim: 4, img_resolution: 8, img_channels: 3, channel_max: 2"
+    for space, groups in (("w", [4]), ("w3", [1, 1, 2]), ("z", [1])):
+        path = "clip2latent.generators.stylegan2.StyleGAN2"
+        model = f"{{class_path: {path}, init_args: {{{sizes}, space: {space}}}}}"
+        run(config, tmp_path / space, "--count", "20", "--generator", model)
+        dataset = read_dataset(tmp_path / space)
+        assert dataset["groups"] == groups
+        assert dataset.get("space", "w") == space and ("space" in dataset) == (space != "w")
+        assert read_shard(tmp_path / space / "shard-000000.tar").latents.shape == (
+            20,
+            len(groups),
+            2 if space == "z" else 4,
+        )
+
+
+def test_another_space_is_refused(config, tmp_path, capsys):
+    run(config, tmp_path / "out")
+    manifest = tmp_path / "out" / "datagen.json"
+    record = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**record, "settings": {**record["settings"], "space": "w3"}}))
+    line = refused(capsys, "--config", config, "--out", str(tmp_path / "out"))
+    assert "space: " in line and '"w3"' in line
+
+
 def test_processes_share_a_folder(config, tmp_path, capsys):
     alone = run(config, tmp_path / "alone")
     shared = tmp_path / "shared"

@@ -68,6 +68,22 @@ def test_loss_is_a_function_of_its_rng_and_drops_text_only(dataset):
     assert x[~keep].std() > 0.5
 
 
+def test_centring_is_learned_with_images_means_and_kept_for_texts(data, dataset, tmp_path):
+    model = PriorTraining(dataset, dim=16, depth=1, heads=2, dim_head=8, noise_scale=0, centre=True)
+    seen = []
+    model.prior.register_forward_pre_hook(lambda module, args: seen.append(args[2]))
+    pairs = random_pairs(8)
+    model.loss(pairs, torch.Generator().manual_seed(0))
+    centred = pairs.embeddings - torch.tensor(dataset["embedding_mean"])
+    torch.testing.assert_close(seen[0], torch.nn.functional.normalize(centred, dim=-1))
+    for centre in (True, False):
+        assert fit(data, tmp_path / str(centre), f"--model.centre={centre}") == 0
+        loaded = load_prior(tmp_path / str(centre) / "best.ckpt")
+        expected = dataset["text_mean"] if centre else [0.0] * 6
+        torch.testing.assert_close(loaded.bridge.text_mean, torch.tensor(expected))
+        assert loaded.config["centred"] is centre
+
+
 def random_pairs(count):
     rng = torch.Generator().manual_seed(0)
     latents = torch.randn(count, 2, 4, generator=rng) * 2 + 1
@@ -129,7 +145,7 @@ def test_checkpoints_hold_the_average_and_the_raw_weights(data, tmp_path):
     checkpoint = states(tmp_path / "run")
     averaged, raw = checkpoint["state_dict"], checkpoint["current_model_state"]
     assert averaged.keys() == raw.keys()
-    assert {name.split(".")[0] for name in averaged} == {"prior", "space"}
+    assert {name.split(".")[0] for name in averaged} == {"bridge", "prior", "space"}
     assert (averaged["prior.queries"] - raw["prior.queries"]).abs().max() > 1e-5
     loaded = load_prior(tmp_path / "run" / "last.ckpt")
     assert torch.equal(loaded.prior.queries, averaged["prior.queries"])

@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 from tiny_models import TinyEmbedder, TinyGenerator
 
+from clip2latent.bridge import Bridge
 from clip2latent.checkpoint import describe
 from clip2latent.latents import LatentSpace
 from clip2latent.prior import LatentPrior
@@ -24,7 +25,8 @@ def write_tiny_checkpoint(folder: Path, embedder: str = "tiny_models.TinyEmbedde
         "shards": [],
     }
     folder.mkdir(parents=True)
-    config = describe(prior, space, dataset, noise_scale=0.5, guidance=2.0) | changes
+    bridge = Bridge.plain(5)
+    config = describe(prior, space, bridge, dataset, noise_scale=0.5, guidance=2.0) | changes
     (folder / "config.json").write_text(json.dumps(config))
     parts = {"prior": prior, "space": space}
     state = {f"{name}.{key}": value.clone() for name, part in parts.items() for key, value in part.state_dict().items()}

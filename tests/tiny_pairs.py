@@ -89,6 +89,7 @@ def write_tiny_dataset(
         "latent_mean": latents.double().mean(0).tolist(),
         "latent_std": latents.double().std(0).tolist(),
         "embedding_mean": embeddings.double().mean(0).tolist(),
+        "text_mean": embedder.embed_text(["a red hat", "night", "blue"]).double().mean(0).tolist(),
         "versions": {},
     }
     (folder / "dataset.json").write_text(json.dumps(dataset))
