@@ -161,10 +161,10 @@ class TextToImage:
         loaded = load_prior(source)
         generator = ModelSpec.from_dict(loaded.config["generator"]).build()
         embedder = ModelSpec.from_dict(loaded.config["embedder"]).build()
-        parts = [module.to(device).eval() for module in (loaded.prior, loaded.space, generator, embedder, loaded.bridge)]
-        for module in parts:
-            module.requires_grad_(False)
-        return cls(parts[0], parts[1], loaded.schedule, parts[2], parts[3], loaded.config, parts[4])
+        prior, space, bridge = loaded.prior, loaded.space, loaded.bridge
+        for module in (prior, space, bridge, generator, embedder):
+            module.to(device).eval().requires_grad_(False)
+        return cls(prior, space, loaded.schedule, generator, embedder, loaded.config, bridge)
 
     def generate(
         self,

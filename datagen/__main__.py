@@ -54,8 +54,8 @@ def datagen(
         batch_size: Images made at once; larger is faster on a GPU, until its memory is full.
         groups: Latent rows that share one token of the prior, such as [4, 4, 10] for coarse, middle and fine styles;
             left out, those of the generator's latent space (its w unless it says otherwise: one token for all rows).
-        texts: A file of prompts, one a line, such as those the prior will be asked for; their mean embedding is recorded,
-            for a prior that is trained with centre=True. A few hundred are enough.
+        texts: A file of prompts, one a line, such as those the prior will be asked for; their mean embedding is
+            recorded, for a prior that is trained with centre=True. A few hundred are enough.
         device: auto, cpu, cuda or cuda:1; auto is a GPU where there is one.
         rank: Number of this process among those that share the folder; from the environment (torchrun), else 0.
         world_size: How many processes share the folder; from the environment, else 1.
