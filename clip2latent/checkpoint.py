@@ -144,7 +144,7 @@ def export_prior(checkpoint: str | Path, folder: str | Path) -> Path:
 
 
 def _read(source: str | Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-    """Returns a source's name for messages, its description, and its weights (prior.*, space.*, bridge.*) in float32."""
+    """Returns a source's name, its description and its weights (prior.*, space.*, bridge.*) in float32."""
     path = Path(source)
     if str(source) == _DEMO:
         from clip2latent.assets import asset
