@@ -3,29 +3,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import open_clip
+import numpy as np
 import pytest
 import torch
 import yaml
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
 from safetensors.torch import save_file
+from tiny_clip import TEXT, TINY, VISION, images, write_folder
+from torch import nn
 from torch.nn import functional as F
 
-from clip2latent import openclip
-from clip2latent.embedders import OpenCLIPEmbedder, load_embedder, load_open_clip
+from clip2latent.embedders import OpenCLIPEmbedder, load_embedder
 from clip2latent.interfaces import Embedder
 from clip2latent.spec import ModelSpec
-
-VISION = {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32}
-TEXT = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
-TINY = {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT}
-
-
-def write_folder(folder: Path, model_cfg: dict, **config: object) -> Path:
-    torch.manual_seed(0)
-    folder.mkdir(exist_ok=True)
-    save_file(openclip.build_clip(model_cfg).state_dict(), folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"model_cfg": model_cfg, **config}))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +33,6 @@ def embedder(request: pytest.FixtureRequest, tiny_folder: Path) -> OpenCLIPEmbed
 @pytest.fixture(scope="module")
 def tiny(tiny_folder: Path) -> OpenCLIPEmbedder:
     return load_embedder(str(tiny_folder))
-
-
-def images(num: int, side: int) -> torch.Tensor:
-    return torch.rand(num, 3, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
 def test_is_an_embedder_of_unit_vectors(embedder: OpenCLIPEmbedder) -> None:
@@ -75,6 +62,96 @@ def test_preprocessing_is_the_models_own_without_clamp(tiny: OpenCLIPEmbedder) -
     mean, std = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1)
     wanted = tiny.clip.encode_image(((pixels + 1) / 2 - mean) / std, normalize=True)
     assert torch.equal(tiny.embed_images(pixels), wanted)
+
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("side", [64, 224, 256, 1024])
+def test_preprocessing_is_open_clips_own(side: int, resize_mode: str, interpolation: str) -> None:
+    """Within the 8 bits that Pillow rounds to: 1.5/255 for smooth images, and where it does not clamp overshoots."""
+    embedder = OpenCLIPEmbedder(nn.Identity(), None, 77, 8, 224, MEAN, STD, interpolation=interpolation)
+    rng = torch.Generator().manual_seed(0)
+    coarse = torch.randint(0, 256, (1, 3, max(8, side // 16), max(8, side // 16)), generator=rng)
+    pixels = F.interpolate(coarse.float(), (side, side), mode="bilinear").round().byte()[0]
+    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy().astype(np.uint8))
+    theirs = image_transform_v2(PreprocessCfg(224, "RGB", MEAN, STD, interpolation, resize_mode), is_train=False)
+    wanted = theirs(picture)
+    got = embedder.preprocess(pixels[None] / 127.5 - 1)[0]
+    error = ((got - wanted) * torch.tensor(STD).view(3, 1, 1)).abs()
+    assert wanted.shape == got.shape
+    assert error.max() <= 1.5 / 255 and error.mean() <= 0.5 / 255
+
+
+def test_preprocessing_by_area_and_without_clamp() -> None:
+    embedder = OpenCLIPEmbedder(nn.Identity(), None, 77, 8, 16, MEAN, STD, interpolation="area")
+    pixels = 2 * images(2, 64)
+    means = (pixels.view(2, 3, 16, 4, 16, 4).mean(dim=(3, 5)) + 1) / 2
+    wanted = (means - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    torch.testing.assert_close(embedder.preprocess(pixels), wanted)
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_chunks_change_nothing_but_memory(tiny: OpenCLIPEmbedder, tiny_folder: Path, chunk: int) -> None:
+    small, batch, found = load_embedder(str(tiny_folder), chunk=chunk), images(4, 40), []
+    rows: list[int] = []
+    small.clip.visual.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    for embedder in (tiny, small):
+        kept: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        pixels = batch.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            embeddings = embedder.embed_images(pixels)
+        embeddings[:, 0].sum().backward()
+        found.append((embeddings.detach(), pixels.grad, sum(kept.values())))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+    assert max(rows) == chunk and found[1][2] < 0.5 * found[0][2]
+    texts = ["a dog", "an old man with a red hat", "a cat", "a tree"]
+    torch.testing.assert_close(tiny.embed_text(texts), small.embed_text(texts))
+
+
+def test_default_chunk_follows_the_pixels() -> None:
+    chunks = [OpenCLIPEmbedder(nn.Identity(), None, 77, 8, side, MEAN, STD).chunk for side in (64, 224, 448, 1024)]
+    assert chunks == [196, 16, 4, 1]
+    with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
+        OpenCLIPEmbedder(nn.Identity(), None, 77, 8, 224, MEAN, STD, chunk=0)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_half_precision_keeps_float32_embeddings(
+    tiny: OpenCLIPEmbedder, tiny_folder: Path, precision: str, dtype: torch.dtype
+) -> None:
+    half = load_embedder(str(tiny_folder), precision=precision)
+    assert next(half.clip.parameters()).dtype == dtype and half.mean.dtype == half.std.dtype == torch.float32
+    assert half.mean.equal(tiny.mean) and half.to(torch.float64).mean.equal(tiny.mean)
+    half.to(dtype)
+    texts = ["a red house", "a dog"]
+    pixels = images(3, 50).to(dtype).requires_grad_()
+    for got, wanted in (
+        (half.embed_images(pixels), tiny.embed_images(pixels.float())),
+        (half.embed_text(texts), tiny.embed_text(texts)),
+    ):
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got.norm(dim=-1), torch.ones(len(got)), rtol=0, atol=1e-6)
+        assert F.cosine_similarity(got, wanted).min() > 0.999
+    half.embed_images(pixels)[:, 0].sum().backward()
+    assert pixels.grad.isfinite().all() and (pixels.grad != 0).any()
+    with pytest.raises(ValueError, match="precision='fp8': expected one of fp32, bf16, fp16"):
+        load_embedder(str(tiny_folder), precision="fp8")
+
+
+def test_identity_says_what_decides_an_embedding(tiny: OpenCLIPEmbedder) -> None:
+    preprocessing = {"size": 32, "mean": [*MEAN], "std": [*STD], "interpolation": "bicubic"}
+    named = {"model": "folder", "pretrained": "folder", "activation": "gelu"}
+    assert tiny.identity == {**named, "preprocessing": preprocessing, "dim": 24}
+    assert json.loads(json.dumps(tiny.identity)) == tiny.identity
 
 
 def test_resizing_keeps_smooth_images(tiny: OpenCLIPEmbedder) -> None:
@@ -145,84 +222,6 @@ def test_half_precision_files_load_exactly(tiny: OpenCLIPEmbedder, tmp_path: Pat
     assert all(
         value.dtype == torch.float32 and torch.equal(value.half(), halves[name]) for name, value in loaded.items()
     )
-
-
-@pytest.fixture
-def named_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Makes the tiny model one that open_clip knows by name, with a file of weights."""
-    monkeypatch.setattr(
-        open_clip.factory, "_MODEL_CONFIGS", {"tiny": TINY, "tiny-quickgelu": TINY | {"quick_gelu": True}}
-    )
-    torch.manual_seed(0)
-    torch.save(openclip.build_clip(TINY).state_dict(), tmp_path / "weights.pt")
-    return tmp_path / "weights.pt"
-
-
-def test_loads_a_named_model_from_a_file(named_model: Path, tiny_folder: Path) -> None:
-    plain = load_open_clip("tiny", str(named_model), quick_gelu=False)
-    quick = load_open_clip("tiny-quickgelu", str(named_model))
-    assert plain.resolution == 32 and plain.dim == 24
-    assert torch.allclose(plain.mean.flatten(), torch.tensor(open_clip.OPENAI_DATASET_MEAN))
-    assert torch.equal(plain.embed_text(["a dog"]), load_embedder(str(tiny_folder)).embed_text(["a dog"]))
-    assert not torch.allclose(plain.embed_text(["a dog"]), quick.embed_text(["a dog"]), atol=1e-6)
-    assert torch.equal(
-        load_open_clip("tiny", str(named_model), quick_gelu=True).embed_text(["a dog"]), quick.embed_text(["a dog"])
-    )
-
-
-def test_named_model_errors(named_model: Path) -> None:
-    with pytest.raises(ValueError, match="list_models"):
-        load_open_clip("no-such-model", "openai")
-    with pytest.raises(ValueError, match="neither a file nor a tag"):
-        load_open_clip("tiny", "no-such-tag")
-    with pytest.raises(ValueError, match="which activation"):
-        load_open_clip("tiny", str(named_model))
-    with pytest.raises(ValueError, match="contradictory"):
-        load_open_clip("tiny-quickgelu", str(named_model), quick_gelu=False)
-    torch.save({"visual.proj": torch.zeros(2)}, named_model)
-    with pytest.raises(ValueError, match="do not fit model 'tiny'"):
-        load_open_clip("tiny", str(named_model), quick_gelu=False)
-
-
-@pytest.mark.parametrize(
-    ("configured", "trained", "asked", "expected"),
-    [
-        (False, True, None, True),
-        (False, True, True, True),
-        (True, True, None, True),
-        (True, None, None, True),
-        (False, False, None, False),
-        (False, None, False, False),
-        (False, None, True, True),
-        (False, True, False, None),
-        (False, False, True, None),
-        (True, False, None, None),
-        (True, None, False, None),
-        (False, None, None, None),
-    ],
-)
-def test_activation_is_known_or_refused(
-    configured: bool, trained: bool | None, asked: bool | None, expected: bool | None
-) -> None:
-    if expected is None:
-        with pytest.raises(ValueError, match=r"activation|QuickGELU"):
-            openclip.activation(configured, trained, asked)
-    else:
-        assert openclip.activation(configured, trained, asked) is expected
-
-
-def test_openai_weights_get_quick_gelu(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def create_model(*args: object, **kwargs: object) -> None:
-        asked.append(kwargs["force_quick_gelu"])
-        raise RuntimeError("nothing is downloaded")
-
-    monkeypatch.setattr(open_clip, "create_model", create_model)
-    for model, tag in (("ViT-B-32", "openai"), ("ViT-B-32-quickgelu", "openai"), ("ViT-B-32", "laion2b_s34b_b79k")):
-        with pytest.raises(ValueError, match="nothing is downloaded"):
-            load_open_clip(model, tag)
-    assert asked == [True, True, False]
 
 
 def test_import_is_light() -> None:
