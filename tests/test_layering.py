@@ -11,9 +11,20 @@ ROOT = Path(__file__).parents[1]
 
 # A module imports from its own layer and the layers above it in this list, never from below.
 LAYERS = [
-    {"", "interfaces", "arguments", "assets", "outputs", "prompts", "report"},
-    {"spec", "latents", "diffusion", "augment", "images", "contracts"},
-    {"prior", "embedders", "openclip", "generators", "objectives", "metrics", "judge", "released", "released_embedder"},
+    {"", "interfaces", "arguments", "assets", "downloads", "outputs", "prompts", "report", "transfer"},
+    {"spec", "latents", "bridge", "diffusion", "augment", "images", "contracts"},
+    {
+        "prior",
+        "embedders",
+        "openclip",
+        "openclip_weights",
+        "generators",
+        "objectives",
+        "metrics",
+        "judge",
+        "released",
+        "released_embedder",
+    },
     {"checkpoint", "data", "search"},
     {"training", "text2image", "refine", "compose", "edit", "references"},
     {"callbacks", "fidelity", "results"},
