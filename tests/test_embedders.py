@@ -235,3 +235,33 @@ def test_demo_config_builds_the_demo() -> None:
     built = ModelSpec.from_dict(config).build()
     recorded = ModelSpec.of(**config, module=built)
     assert recorded.sha256 and recorded.build().dim == built.dim == load_embedder().dim
+
+
+def test_datasets_and_checkpoints_record_the_identity(tiny_folder: Path, tmp_path: Path) -> None:
+    from clip2latent.checkpoint import check_same_models
+    from datagen.generate import load_models
+
+    generator = {"class_path": "tiny_models.TinyGenerator", "init_args": {}}
+    path = "clip2latent.embedders.load_embedder"
+    config = json.loads((tiny_folder / "config.json").read_text())
+    records = {}
+    for name, changed in (("same", {}), ("quick", {"model_cfg": TINY | {"quick_gelu": True}})):
+        folder = write_folder(tmp_path / name, **(config | changed))
+        models = load_models(generator, {"class_path": path, "init_args": {"source": str(folder)}}, "cpu")
+        specs = (models.generator_spec.to_dict(), models.embedder_spec.to_dict())
+        records[name] = json.loads(json.dumps(dict(zip(("generator", "embedder"), specs, strict=True))))
+    assert records["quick"]["embedder"]["sha256"] == records["same"]["embedder"]["sha256"]
+    check_same_models(records["same"], records["same"])
+    with pytest.raises(
+        ValueError, match=r"checkpoint's embedder is .*activation gelu.*made with .*activation quick_gelu"
+    ):
+        check_same_models(records["same"], records["quick"])
+    # The folder changes under a checkpoint that names it: another preprocessing, the same weights.
+    spec = ModelSpec.from_dict(records["same"]["embedder"])
+    assert spec.build().dim == 24
+    changed = config | {"preprocess_cfg": config["preprocess_cfg"] | {"interpolation": "bilinear"}}
+    (tmp_path / "same" / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(
+        ValueError, match=r"(?s)'interpolation': 'bilinear'.* but .*'interpolation': 'bicubic'.*recorded"
+    ):
+        spec.build()

@@ -44,6 +44,32 @@ def test_same_model_compares_hashes_and_else_paths():
     assert not two.same_model(ModelSpec(two.class_path, {}))
 
 
+class Named(Scale):
+    def __init__(self, activation: str = "gelu") -> None:
+        super().__init__()
+        self.identity = {"model": "ViT", "activation": activation, "preprocessing": {"mean": (0.5, 0.5)}}
+
+
+def test_identity_is_recorded_and_another_one_refused_naming_both():
+    spec = ModelSpec.of("test_spec.Named", {}, Named())
+    assert spec.to_dict()["identity"]["preprocessing"] == {"mean": [0.5, 0.5]}
+    again = ModelSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert again == spec and again.build().identity == Named().identity
+    quick = ModelSpec.of("test_spec.Named", {"activation": "quick_gelu"}, Named("quick_gelu"))
+    assert quick.sha256 == spec.sha256 and not quick.same_model(spec)
+    assert "activation gelu" in str(spec) and "activation quick_gelu" in str(quick)
+    with pytest.raises(ValueError, match=r"has \{'activation': 'gelu'\}, but \{'activation': 'quick_gelu'\}"):
+        ModelSpec("test_spec.Named", {}, identity=quick.identity).build()
+
+
+def test_records_without_identity_stay_readable():
+    spec = ModelSpec.of("test_spec.Named", {}, Named())
+    old = {name: value for name, value in spec.to_dict().items() if name != "identity"}
+    assert ModelSpec.from_dict(old).same_model(spec) and spec.same_model(ModelSpec.from_dict(old))
+    assert ModelSpec.from_dict(old).build() is not None
+    assert "identity" not in ModelSpec.of("test_spec.Scale", {"value": 2.0}, Scale(2.0)).to_dict()
+
+
 def test_the_hash_is_of_names_shapes_and_values():
     hashes = {weights_sha256(module) for module in (Scale(1.0), Scale(2.0), nn.Linear(2, 3), nn.Identity())}
     assert len(hashes) == 4
