@@ -91,7 +91,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x [B, C, H, W], y [B, Y] -> [B, C', 2H, 2W]."""
-        h = self.conv1(layers.upsample(F.relu(self.bn1(x, y))))
+        h = layers.conv_after_upsampling(F.relu(self.bn1(x, y)), self.conv1)
         h = self.conv2(F.relu(self.bn2(h, y)))
         return h + layers.upsample(self.conv_sc(x))  # a 1x1 convolution commutes with nearest neighbour
 

@@ -97,7 +97,7 @@ class Block(nn.Module):
         """x [B, C, H, W], condition [B, Y] -> [B, C', H, W] or [B, C', 2H, 2W]."""
         h = self.conv_0(F.relu(self.bn_0(x, row, condition)))
         h = F.relu(self.bn_1(h, row, condition))
-        h = self.conv_1(shared.upsample(h) if self.up else h)
+        h = shared.conv_after_upsampling(h, self.conv_1) if self.up else self.conv_1(h)
         h = self.conv_2(F.relu(self.bn_2(h, row, condition)))
         h = self.conv_3(F.relu(self.bn_3(h, row, condition)))
         x = x[:, : self.kept]

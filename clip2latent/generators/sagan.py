@@ -75,7 +75,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x [B, C, H, W], y [B, classes] -> [B, C', 2H, 2W]."""
-        h = self.conv2d1(layers.upsample(self.activation(self.bn1(x, y))))
+        h = layers.conv_after_upsampling(self.activation(self.bn1(x, y)), self.conv2d1)
         h = self.conv2d2(self.activation(self.bn2(h, y)))
         return h + layers.upsample(self.conv2d0(x))  # a 1x1 convolution commutes with nearest neighbour
 
