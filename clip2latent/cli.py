@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -147,6 +148,36 @@ def evaluate(
     print(f"\n{folder / 'metrics.json'}, {folder / 'grid.png'}")
 
 
+def convert(
+    source: str,
+    out: str,
+    family: str | None = None,
+    preset: str | None = None,
+    space: str | None = None,
+    arguments: dict[str, Any] | None = None,
+    sha256: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes a generator as a folder, config.json and model.safetensors, that every command and config can name.
+
+    Args:
+        source: A file, a folder, an embedded generator's name, http(s)://... or hf://owner/name/file.
+        out: Output folder.
+        family: stylegan2, stylegan3, biggan, biggan_deep or sagan, for a file that does not say.
+        preset: A known configuration such as biggan-256, in place of family and arguments.
+        space: The latents of a StyleGAN: w, w3, w+ or z (default: w).
+        arguments: Further arguments of the generator, as {"resolution": 64}: what the file does not say.
+        sha256: The file's hash, where it is known; another file is refused.
+        overwrite: Write into an output folder that already holds files.
+    """
+    from clip2latent import convert as conversion
+
+    given = {**(arguments or {}), **({"space": space} if space is not None else {})}
+    folder = conversion.convert(source, out, family, preset, sha256, given, overwrite)
+    print(f"{folder}{os.sep}config.json, model.safetensors: give {folder} as the source of a generator")
+    print(conversion.LICENCE)
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code: 0; 2 after one line for the user's errors; 130 when interrupted.
 
@@ -155,10 +186,11 @@ def main(args: Sequence[str] | None = None) -> int:
     parser, commands = _parser()
     options = [option for command in commands.values() for option in command.options]
     try:
-        words = in_order(sys.argv[1:] if args is None else args, flags={"--overwrite", "--help"})
+        words = in_order(sys.argv[1:] if args is None else args, flags={"--overwrite", "--offline", "--help"})
         config = parser.parse_args(words)
         name = config.pop("subcommand")
-        commands[name].run(**config[name])
+        with _network(not config[name].pop("offline")):
+            commands[name].run(**config[name])
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
         return 130
@@ -181,17 +213,43 @@ def _parser() -> tuple[ArgumentParser, dict[str, _Command]]:
     parser.add_argument("--version", action="version", version=f"clip2latent {clip2latent.__version__}")
     subcommands = parser.add_subcommands(required=True)
     commands = {}
-    for run in (generate, evaluate):
+    for run in (generate, evaluate, convert):
         summary = (run.__doc__ or "").splitlines()[0]
         child = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
-        if run is generate:
-            child.add_argument("prompts", nargs="*", type=str, help="Texts, each in quotes.")
-        skip = {"overwrite", *(["prompts"] if run is generate else [])}
-        child.add_function_arguments(run, as_group=False, as_positional=False, skip=skip)
+        texts = _TEXTS.get(run.__name__, {})
+        for name, options in texts.items():
+            child.add_argument(name, type=str, **options)
+        child.add_function_arguments(run, as_group=False, as_positional=False, skip={"overwrite", *texts})
         child.add_argument("--overwrite", action="store_true", help="Write into an output folder that holds files.")
+        child.add_argument("--offline", action="store_true", help="Never touch the network; use what is here already.")
         subcommands.add_subcommand(run.__name__, child, help=summary)
-        commands[run.__name__] = _Command(run, [f"--{name}" for name in signature(run).parameters])
+        options = [f"--{name}" for name in signature(run).parameters if name not in texts]
+        commands[run.__name__] = _Command(run, [*options, "--offline"])
     return parser, commands
+
+
+_TEXTS: dict[str, dict[str, dict[str, Any]]] = {
+    "generate": {"prompts": {"nargs": "*", "help": "Texts, each in quotes."}},
+    "convert": {
+        "source": {"help": "A file, a folder, an embedded generator's name, http(s)://... or hf://owner/name/file."},
+        "out": {"help": "Output folder."},
+    },
+}
+
+
+@contextlib.contextmanager
+def _network(allowed: bool) -> Iterator[None]:
+    """Tells every downloader of this process, by the variables they read, to stay offline where it is not allowed."""
+    before = {name: os.environ.get(name) for name in ("CLIP2LATENT_OFFLINE", "HF_HUB_OFFLINE")}
+    os.environ.update({} if allowed else dict.fromkeys(before, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _warn_of_unknown_words(embedder: Any, prompts: Sequence[str]) -> None:

@@ -10,6 +10,10 @@ from unittest import mock
 import pytest
 import yaml
 
+from clip2latent.assets import names
+from clip2latent.downloads import is_remote
+from clip2latent.generators import load_generator
+from clip2latent.generators.loading import family_module, find_preset
 from clip2latent.prompts import read_prompts
 from clip2latent.spec import ModelSpec
 from datagen.__main__ import build_parser
@@ -60,6 +64,26 @@ def test_there_is_a_demo_for_every_command():
     assert {"generator/demo.yaml", "embedder/demo.yaml", "datagen/demo.yaml", "train/demo.yaml"} <= {
         path.relative_to(CONFIGS).as_posix() for path in FILES
     }
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "generator").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_generators_source_and_preset_exist(path, tmp_path, monkeypatch):
+    """As far as it can be told without the network: a name, or a well-formed address or path of what is not here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLIP2LATENT_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    arguments = yaml.safe_load(path.read_text(encoding="utf-8"))["init_args"]
+    if arguments["source"] in names():
+        assert load_generator(**arguments).resolution
+        return
+    with pytest.raises(FileNotFoundError, match="offline" if is_remote(arguments["source"]) else arguments["source"]):
+        load_generator(**arguments, offline=True)
+    if "preset" in arguments:
+        family, preset = find_preset(arguments["preset"])
+        with pytest.raises(ValueError, match="missing"):
+            family_module(family).from_official({}, **preset)
+    else:
+        assert arguments["source"].endswith(".pkl")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(CONFIGS).as_posix())

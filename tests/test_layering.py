@@ -25,7 +25,7 @@ LAYERS = [
         "released",
         "released_embedder",
     },
-    {"checkpoint", "data", "search"},
+    {"checkpoint", "convert", "data", "search"},
     {"training", "text2image", "refine", "compose", "edit", "references"},
     {"callbacks", "fidelity", "results"},
     {"evaluate"},

@@ -1,38 +1,38 @@
-"""Frozen image generators: each file is one family; `load_generator` reads any of them from a folder."""
+"""Frozen image generators: each family is one file; `load_generator` reads any of them from what it is stored in."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from typing import Any
 
 from clip2latent.interfaces import Generator
 
 
-def load_generator(source: str = "demo-avatars") -> Generator:
-    """Returns the frozen generator stored in a folder.
+def load_generator(
+    source: str = "demo-avatars",
+    family: str | None = None,
+    preset: str | None = None,
+    sha256: str | None = None,
+    offline: bool | None = None,
+    **arguments: Any,
+) -> Generator:
+    """Returns the frozen generator of a source; nothing that stands in a file is run.
 
     Args:
-        source: the name of an embedded generator ("demo-avatars") or the path of a folder that holds config.json
-            ({"class_path", "init_args"}) and model.safetensors.
+        source: an embedded generator's name ("demo-avatars"); a folder with config.json; an official file (a network
+            pickle of StyleGAN2 or StyleGAN3, or a state dict as .pth, .pt, .bin, .ckpt or .safetensors); an http(s)
+            address of one; or hf://owner/name/file[@revision].
+        family: "stylegan2", "stylegan3", "biggan", "biggan_deep" or "sagan": for a state dict, which does not say.
+        preset: a family's known configuration ("biggan-256"), in place of family and its arguments.
+        sha256: of the file with the weights; "" or None where it is not known.
+        offline: never touch the network (default: what the environment says, see downloads.py).
+        arguments: of the generator's constructor, plain types: what the source does not say, such as `space`.
 
     Raises:
-        FileNotFoundError: there is neither such a name nor such a folder.
-        ValueError: the weights do not fit the architecture; lists the keys.
+        FileNotFoundError: there is no such source, or it is not here and must not be downloaded.
+        ValueError: a file is not what it should be, or an argument is missing, unknown or contradicts the file; the
+            weights do not fit the architecture (lists the keys).
+        OSError: the download failed.
     """
-    import safetensors.torch
+    from clip2latent.generators import loading
 
-    from clip2latent.assets import locate
-    from clip2latent.spec import ModelSpec
-
-    folder = locate(source, "source")
-    config = json.loads(Path(folder, "config.json").read_text())
-    generator = ModelSpec(config["class_path"], config["init_args"]).build()
-    state = safetensors.torch.load_file(Path(folder, "model.safetensors"))
-    found, expected = set(state), set(generator.state_dict())
-    if found != expected:
-        raise ValueError(
-            f"source: {folder} does not fit {config['class_path']}; missing keys {sorted(expected - found)}, "
-            f"unexpected keys {sorted(found - expected)}"
-        )
-    generator.load_state_dict(state)
-    return generator.eval().requires_grad_(False)
+    return loading.build(loading.find(source, sha256, offline), family, preset, arguments)
