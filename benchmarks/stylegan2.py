@@ -28,6 +28,7 @@ from torch import Tensor
 from clip2latent.generators import stylegan2, stylegan2_layers
 from clip2latent.generators.stylegan2 import StyleGAN2, from_official
 
+ROOT = Path(__file__).parents[1]
 FORMS = ("ours", "straightforward")
 
 
@@ -122,7 +123,7 @@ def _clock() -> float:
 def in_own_process(function: Callable[..., None], *values: object) -> str:
     """Calls a function of this file in a new interpreter and returns what it prints."""
     code = f"from benchmarks.stylegan2 import *; {function.__name__}(*{values!r})"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     return done.stdout.strip()
 
 

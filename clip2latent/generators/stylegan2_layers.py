@@ -13,11 +13,12 @@ SQRT_HALF = math.sqrt(0.5)
 LRELU_GAIN = math.sqrt(2)
 
 
-# The official code's activations by name, each with the gain that keeps the variance.
+# The official code's activations by name, each with the gain that keeps the variance. They may overwrite x where no
+# gradient needs it.
 ACTIVATIONS = {
     "linear": (lambda x: x, 1.0),
     "relu": (F.relu, LRELU_GAIN),
-    "lrelu": (lambda x: F.leaky_relu(x, 0.2), LRELU_GAIN),
+    "lrelu": (lambda x: F.leaky_relu(x, 0.2, inplace=not x.requires_grad), LRELU_GAIN),
     "tanh": (torch.tanh, 1.0),
     "sigmoid": (torch.sigmoid, 1.0),
     "elu": (F.elu, 1.0),
@@ -25,12 +26,8 @@ ACTIVATIONS = {
     "softplus": (F.softplus, 1.0),
     "swish": (F.silu, LRELU_GAIN),
 }
-
-
-def activate(x: Tensor, activation: str, gain: float = 1.0) -> Tensor:
-    """Applies an activation of `ACTIVATIONS`, times its own gain and `gain`."""
-    function, own = ACTIVATIONS[activation]
-    return function(x) if own * gain == 1 else function(x) * (own * gain)
+# Those for which f(g x) = g f(x): their gain goes into small tensors before them.
+HOMOGENEOUS = ("linear", "relu", "lrelu")
 
 
 def check_activation(activation: str) -> str:
@@ -57,12 +54,14 @@ def axis_taps(f: Tensor) -> Tensor:
 
 
 def low_pass(x: Tensor, f: Tensor, padding: tuple[int, int]) -> Tensor:
-    """Filters every channel of x [B, C, H, W] with 4 f, the gain of upsampling by 2, one axis at a time."""
-    taps = 2 * axis_taps(f).to(x.dtype).flip(0)
-    channels, (before, after) = x.shape[1], padding
+    """Filters every channel of x [B, C, H, W] with 4 f, the gain of upsampling by 2."""
+    channels, taps, (before, after) = x.shape[1], len(f), padding
+    if f.ndim == 2 and before == after:
+        return F.conv2d(x, (4 * f).to(x.dtype).flip(0, 1).expand(channels, 1, taps, taps), None, 1, before, 1, channels)
+    kernel = 2 * axis_taps(f).to(x.dtype).flip(0)
     x = F.pad(x, (before, after, before, after))
-    x = F.conv2d(x, taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
-    return F.conv2d(x, taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+    x = F.conv2d(x, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    return F.conv2d(x, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
 
 
 def upsample(x: Tensor, f: Tensor) -> Tensor:
@@ -93,45 +92,39 @@ class FullyConnected(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         gain = self.lr_multiplier / math.sqrt(self.weight.shape[1])
         x = F.linear(x, self.weight * gain, self.bias * self.lr_multiplier)
-        return activate(x, self.activation)
+        function, own_gain = ACTIVATIONS[self.activation]
+        return x if self.activation == "linear" else function(x) * own_gain
 
 
-def modulated_conv(x: Tensor, weight: Tensor, styles: Tensor, demodulate: bool = True) -> Tensor:
-    """Convolves x [B, I, H, W] with weight [O, I, k, k] times each image's styles [B, I] (arXiv:1912.04958, eq. 1, 3).
-
-    The styles scale the activations before, the demodulation after the convolution, so that the weight is shared.
-    """
-    half = x.dtype == torch.float16
-    if half and demodulate:  # keeps the sums below float16's largest number; cancelled by the demodulation
-        weight = weight / (weight.abs().amax(dim=(1, 2, 3), keepdim=True) * math.sqrt(weight[0].numel()))
-        styles = styles / styles.abs().amax(dim=1, keepdim=True)
-    x = x * styles.to(x.dtype)[:, :, None, None]
-    x = F.conv2d(x, weight.to(x.dtype), padding=weight.shape[-1] // 2)
-    return x * demodulation(weight, styles).to(x.dtype) if demodulate else x
+def keep_in_range(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales a weight's outputs and an image's styles so that float16 holds the sums; cancelled by the demodulation."""
+    weight = weight / (weight.abs().amax(dim=(1, 2, 3), keepdim=True) * math.sqrt(weight[0].numel()))
+    return weight, styles / styles.abs().amax(dim=1, keepdim=True)
 
 
-def modulated_up_conv(x: Tensor, weight: Tensor, styles: Tensor, f: Tensor) -> Tensor:
-    """As modulated_conv, but doubles the side: a transposed convolution, then the low-pass filter f."""
-    if x.dtype == torch.float16:
-        weight = weight / (weight.abs().amax(dim=(1, 2, 3), keepdim=True) * math.sqrt(weight[0].numel()))
-        styles = styles / styles.abs().amax(dim=1, keepdim=True)
-    x = x * styles.to(x.dtype)[:, :, None, None]
-    x = F.conv_transpose2d(x, weight.to(x.dtype).transpose(0, 1), stride=2)
+def up_conv(x: Tensor, weight: Tensor, f: Tensor) -> Tensor:
+    """Convolves x [B, I, H, W] with weight [O, I, k, k] at twice the side: transposed, then the low-pass filter f."""
     taps, side = len(f), weight.shape[-1]
+    x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
     before = side // 2 + (taps + 1) // 2 - (side - 1)
     after = side // 2 + (taps - 2) // 2 - (side - 2)
-    return low_pass(x, f, (before, after)) * demodulation(weight, styles).to(x.dtype)
+    return low_pass(x, f, (before, after))
 
 
 def demodulation(weight: Tensor, styles: Tensor) -> Tensor:
-    """Returns 1 / (norm of the modulated weight), [B, O, 1, 1]."""
+    """Returns 1 / (norm of the weight [O, I, k, k] times styles [B, I]) as [B, O] (arXiv:1912.04958, eq. 3)."""
     wide = torch.promote_types(styles.dtype, torch.float32)
-    power = styles.to(wide).square() @ weight.to(wide).square().sum(dim=(2, 3)).t()
-    return (power + 1e-8).rsqrt()[:, :, None, None]
+    # Each style once for every tap of its channel: the sum over taps is part of the one matrix product.
+    styles = styles.to(wide).square().repeat_interleave(weight[0, 0].numel(), dim=1)
+    return (styles @ weight.to(wide).square().flatten(1).t() + 1e-8).rsqrt()
 
 
 class SynthesisLayer(nn.Module):
-    """Modulated 3x3 convolution, noise, bias, leaky ReLU; doubles the side when up is 2."""
+    """Modulated 3x3 convolution, noise, bias, leaky ReLU; doubles the side when up is 2.
+
+    The styles scale the activations before, the demodulation after the convolution, so that the batch shares one dense
+    weight (arXiv:1912.04958, eq. 1 and 3).
+    """
 
     def __init__(
         self,
@@ -161,16 +154,25 @@ class SynthesisLayer(nn.Module):
     def forward(
         self, x: Tensor, w: Tensor, noise_mode: str = "const", rng: torch.Generator | None = None, gain: float = 1.0
     ) -> Tensor:
-        styles = self.affine(w)
+        weight, styles = self.weight, self.affine(w)
+        if x.dtype == torch.float16:
+            weight, styles = keep_in_range(weight, styles)
+        x = x * styles.to(x.dtype)[:, :, None, None]
         if self.up == 2:
-            x = modulated_up_conv(x, self.weight, styles, self.resample_filter)
+            x = up_conv(x, weight.to(x.dtype), self.resample_filter)
         else:
-            x = modulated_conv(x, self.weight, styles)
+            x = F.conv2d(x, weight.to(x.dtype), padding=weight.shape[-1] // 2)
+        function, own_gain = ACTIVATIONS[self.activation]
+        early, late = (own_gain * gain, 1.0) if self.activation in HOMOGENEOUS else (1.0, own_gain * gain)
+        scale = (early * demodulation(weight, styles)).to(x.dtype)[:, :, None, None]
+        x = torch.addcmul((early * self.bias).to(x.dtype)[:, None, None], x, scale)
         if self.use_noise and noise_mode != "none":
-            x = x + (self._noise(x, noise_mode, rng) * self.noise_strength).to(x.dtype)
-        x = x + self.bias.to(x.dtype)[:, None, None]
-        x = activate(x, self.activation, gain)
-        return x if self.conv_clamp is None else x.clamp(-self.conv_clamp * gain, self.conv_clamp * gain)
+            x = x.add_((self._noise(x, noise_mode, rng) * (early * self.noise_strength)).to(x.dtype))
+        x = function(x) if late == 1 else function(x) * late
+        if self.conv_clamp is None:
+            return x
+        limit = self.conv_clamp * gain
+        return x.clamp(-limit, limit) if x.requires_grad else x.clamp_(-limit, limit)
 
     def _noise(self, x: Tensor, noise_mode: str, rng: torch.Generator | None) -> Tensor:
         if noise_mode == "const":
@@ -192,7 +194,10 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         styles = self.affine(w) / math.sqrt(self.weight[0].numel())
-        x = modulated_conv(x, self.weight, styles, demodulate=False) + self.bias.to(x.dtype)[:, None, None]
+        weight = (self.weight.flatten(1) * styles[:, None]).to(
+            x.dtype
+        )  # [B, C, I]: so small that each image has its own
+        x = torch.einsum("bci,bihw->bchw", weight, x) + self.bias.to(x.dtype)[:, None, None]
         return x if self.conv_clamp is None else x.clamp(-self.conv_clamp, self.conv_clamp)
 
 
