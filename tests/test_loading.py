@@ -26,6 +26,9 @@ OFFICIAL = {
 }
 
 
+NAMES = ("config.json", "model.safetensors")
+
+
 def rng(seed=0):
     return torch.Generator().manual_seed(seed)
 
@@ -171,7 +174,7 @@ def remote(monkeypatch, folder):
     def cached(source, sha256=None, offline=None):
         asked.append((source, sha256, offline))
         start, _, name = source.rpartition("/")
-        return places[start] / name
+        return places[start] / name.partition("@")[0]
 
     monkeypatch.setattr(loading, "cached_file", cached)
     return asked, places
@@ -183,6 +186,8 @@ def test_a_remote_file_and_a_remote_folder(remote, tiny):
         assert same_images(load_generator(f"{start}/config.json", sha256="1" * 64, offline=True), tiny)
         found = load_generator(f"{start}/model.safetensors", family="stylegan2", **TINY)
         assert same_images(found, tiny)
+    assert same_images(load_generator("hf://owner/name/config.json@v1"), tiny)
+    assert [source for source, _, _ in asked[-2:]] == [f"hf://owner/name/{name}@v1" for name in NAMES]
     assert asked[:2] == [
         ("https://a.b/tiny/config.json", None, True),
         ("https://a.b/tiny/model.safetensors", "1" * 64, True),

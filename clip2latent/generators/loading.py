@@ -16,6 +16,7 @@ import importlib
 import inspect
 import json
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -67,7 +68,7 @@ def find(source: str, sha256: str | None = None, offline: bool | None = None) ->
         ValueError: config.json is of no known layout, or the weights have another hash than sha256.
     """
     remote = is_remote(source)
-    if remote and not source.partition("?")[0].endswith("/config.json"):
+    if remote and not re.search(r"/config\.json(@[^/]*)?$", source.partition("?")[0]):
         return Files(cached_file(source, sha256, offline), None, True)
     if not remote and Path(source).is_file() and Path(source).name != "config.json":
         return Files(_checked(Path(source), sha256), None, False)
