@@ -69,7 +69,7 @@ class OpenCLIPEmbedder(nn.Module):
             interpolation: how images are resized: "bicubic", "bilinear" or "area".
             chunk: images encoded at once, with gradients too; None for 16 at 224 pixels, fewer or more as the pixels
                 are: ViT-L then keeps 4 GiB in float32.
-            origin: the model's "model", "pretrained" and "activation", for the identity.
+            origin: what is known of the model's "model", "pretrained" and "activation", for the identity.
 
         Raises:
             ValueError: for a chunk under 1.
@@ -229,8 +229,7 @@ def load_embedder(
     from clip2latent import openclip
 
     merges = folder / config["merges"] if config.get("merges") else None
-    name = "demo-clip" if source == "demo" else "folder"
-    loaded = openclip.load_config(config, folder / weights, name, "folder", merges)
+    loaded = openclip.load_config(config, folder / weights, merges=merges)
     return _embedder(loaded, truncate, dtype, chunk, config.get("words"))
 
 

@@ -156,7 +156,7 @@ def load_pretrained(
     except ValueError as error:
         raise ValueError(f"model {model!r} with weights {pretrained!r}: {error}") from error
     path = weights or (open_clip.download_pretrained(tag) if tag else pretrained)
-    tag_name = pretrained.lower().replace("-", "_") if tag else "file"
+    tag_name = pretrained.lower().replace("-", "_") if tag else ""
     config = {"model_cfg": model_cfg, "preprocess_cfg": {**preprocess, **given}}
     return load_config(config, Path(path), model.removesuffix("-quickgelu"), tag_name)
 
@@ -164,8 +164,8 @@ def load_pretrained(
 def load_config(
     config: Mapping[str, Any],
     weights: Path,
-    model: str,
-    pretrained: str,
+    model: str = "",
+    pretrained: str = "",
     merges: Path | None = None,
     quick_gelu: bool | None = None,
 ) -> Pretrained:
@@ -174,8 +174,8 @@ def load_config(
     Args:
         config: "model_cfg" and, optionally, "preprocess_cfg", as open_clip writes them.
         weights: a file.
-        model: its name, for the identity and messages.
-        pretrained: where the weights are from: a tag, "hub", "folder" or "file".
+        model: its name, for the identity and messages; "" where the configuration has none.
+        pretrained: the weights' tag, or "hub", for the identity; "" where only their hash names them.
         merges: a byte-pair merges file, for a vocabulary other than open_clip's.
         quick_gelu: the caller's word on the activation, which must be the configuration's; None without one.
 
@@ -186,12 +186,13 @@ def load_config(
     model_cfg = config["model_cfg"]
     quick = bool(model_cfg.get("quick_gelu"))
     if quick_gelu is not None and quick_gelu != quick:
-        raise ValueError(f"quick_gelu={quick_gelu} is contradictory: {model}'s configuration says {quick}")
+        raise ValueError(f"quick_gelu={quick_gelu} is contradictory: {model or 'the'} configuration says {quick}")
     clip = build_clip(model_cfg)
     tokenizer = build_tokenizer(model_cfg, merges)
-    load_weights(clip, weights, f"model {model!r}")
+    load_weights(clip, weights, f"model {model!r}" if model else "the configuration beside them")
     preprocessing = read_preprocessing(config.get("preprocess_cfg") or {}, image_side(clip))
-    origin = {"model": model, "pretrained": pretrained, "activation": "quick_gelu" if quick else "gelu"}
+    named = {"model": model, "pretrained": pretrained, "activation": "quick_gelu" if quick else "gelu"}
+    origin = {key: value for key, value in named.items() if value}
     return Pretrained(clip, tokenizer, model_cfg["embed_dim"], preprocessing, origin)
 
 

@@ -125,6 +125,7 @@ def test_loads_a_named_model_from_a_file(named: Path, tmp_path: Path) -> None:
     asked = load_open_clip("tiny", str(named), quick_gelu=True)
     assert torch.equal(asked.embed_text(["a dog"]), quick.embed_text(["a dog"]))
     assert asked.identity == quick.identity != plain.identity
+    assert plain.identity["model"] == "tiny" and "pretrained" not in plain.identity
 
 
 def test_a_tag_decides_activation_and_preprocessing_of_a_local_file(named: Path) -> None:
