@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks import stylegan2 as benchmark
+from clip2latent.generators import stylegan2
 from clip2latent.generators.stylegan2 import StyleGAN2, from_official
 from clip2latent.generators.stylegan2_layers import ACTIVATIONS, demodulation, low_pass, resampling_filter, upsample
 
@@ -121,6 +122,18 @@ def test_one_dense_convolution_equals_one_weight_for_each_image(architecture):
     with benchmark.form("straightforward"):
         expected = network.synthesize(ws)
     torch.testing.assert_close(network.synthesize(ws), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["skip", "orig"])
+def test_one_image_at_a_time_is_the_same_batch(architecture, monkeypatch):
+    torch.manual_seed(0)
+    network = StyleGAN2(**TINY, architecture=architecture, space="w+").eval()
+    ws = network.sample_latents(3, torch.Generator().manual_seed(0))
+    together = network.synthesize(ws)
+    for values in (0, 16 * 16**2):
+        monkeypatch.setattr(stylegan2, "APART_FROM", values)
+        torch.testing.assert_close(network.synthesize(ws), together, rtol=1e-4, atol=1e-5)
 
 
 def test_clamps_hold_but_not_in_the_shortcut():

@@ -27,6 +27,8 @@ from clip2latent.generators.stylegan_latents import MappingNetwork, StyleGenerat
 
 NOISE_MODES = ("const", "none", "random")
 ARCHITECTURES = ("orig", "skip", "resnet")
+# On a CPU, blocks with so many activations an image take one image at a time: 4 MB stay in its cache, a batch does not.
+APART_FROM = 2**20
 
 
 class SynthesisBlock(nn.Module):
@@ -47,7 +49,7 @@ class SynthesisBlock(nn.Module):
         **layer_kwargs,
     ):
         super().__init__()
-        self.architecture, self.use_half = architecture, use_half
+        self.architecture, self.use_half, self.values = architecture, use_half, outputs * resolution**2
         self.register_buffer("resample_filter", resampling_filter(resample_filter))
         if architecture not in ARCHITECTURES:
             raise ValueError(f"architecture: expected one of {', '.join(ARCHITECTURES)}, got {architecture!r}")
@@ -136,14 +138,35 @@ class SynthesisNetwork(nn.Module):
         """half_dtype: dtype of the highest num_fp16_res resolutions; the parameters' dtype when None."""
         if noise_mode not in NOISE_MODES:
             raise ValueError(f"noise_mode: expected one of {', '.join(NOISE_MODES)}, got {noise_mode!r}")
-        x = image = None
-        first = 0
-        for block in self.blocks():
-            dtype = half_dtype if half_dtype is not None and block.use_half else ws.dtype
-            rows = ws[:, first : first + block.num_conv + block.num_torgb]
-            x, image = block(x, image, rows, dtype, noise_mode=noise_mode, rng=rng)
-            first += block.num_conv
-        return image
+        blocks = self.blocks()
+        count = len(blocks)
+        # Random noise is drawn for the whole batch at once.
+        if ws.device.type == "cpu" and len(ws) > 1 and noise_mode != "random":
+            count = max(1, sum(block.values < APART_FROM for block in blocks))
+        settings = {"half_dtype": half_dtype, "noise_mode": noise_mode, "rng": rng}
+        x, image = _run(blocks[:count], None, None, ws, **settings)
+        if count == len(blocks):
+            return image
+        rows = ws[:, sum(block.num_conv for block in blocks[:count]) :]
+        images = [None] * len(ws) if image is None else image.split(1)
+        parts = zip(x.split(1), images, rows.split(1), strict=True)
+        return torch.cat([_run(blocks[count:], *part, **settings)[1] for part in parts])
+
+
+def _run(
+    blocks: Sequence[SynthesisBlock],
+    x: Tensor | None,
+    image: Tensor | None,
+    ws: Tensor,
+    half_dtype: torch.dtype | None,
+    **noise,
+) -> tuple[Tensor, Tensor | None]:
+    """Runs successive blocks; ws starts with the first one's row. A block's last row is also the next one's first."""
+    for block in blocks:
+        dtype = half_dtype if half_dtype is not None and block.use_half else ws.dtype
+        x, image = block(x, image, ws[:, : block.num_conv + block.num_torgb], dtype, **noise)
+        ws = ws[:, block.num_conv :]
+    return x, image
 
 
 class StyleGAN2(StyleGenerator):

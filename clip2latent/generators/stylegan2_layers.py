@@ -165,7 +165,8 @@ class SynthesisLayer(nn.Module):
         function, own_gain = ACTIVATIONS[self.activation]
         early, late = (own_gain * gain, 1.0) if self.activation in HOMOGENEOUS else (1.0, own_gain * gain)
         scale = (early * demodulation(weight, styles)).to(x.dtype)[:, :, None, None]
-        x = torch.addcmul((early * self.bias).to(x.dtype)[:, None, None], x, scale)
+        bias = (early * self.bias).to(x.dtype)[:, None, None]
+        x = torch.addcmul(bias, x, scale, out=None if torch.is_grad_enabled() else x)
         if self.use_noise and noise_mode != "none":
             x = x.add_((self._noise(x, noise_mode, rng) * (early * self.noise_strength)).to(x.dtype))
         x = function(x) if late == 1 else function(x) * late
