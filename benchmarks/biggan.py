@@ -130,8 +130,8 @@ def measure(form: str, preset: str, batch: int, repeats: int) -> Measured:
         images = biggan.from_official(state, **shape.init_args)
         del state
     else:
-        for tensor in state.values():
-            tensor.requires_grad_(form == NOT_FROZEN)
+        for name, _ in shape.named_parameters():
+            state[name].requires_grad_(form == NOT_FROZEN)
         images = straightforward(state, shape.init_args)
     rng = torch.Generator().manual_seed(1)
     z, y = (torch.randn(batch, width, generator=rng).requires_grad_() for width in (shape.z_width, shape.class_width))

@@ -62,4 +62,5 @@ def attention(x: Tensor, theta: Map, phi: Map, g: Map, o: Map) -> Tensor:
     keys = F.max_pool2d(phi(x), 2).flatten(2)
     values = F.max_pool2d(g(x), 2).flatten(2)
     weights = torch.softmax(queries.transpose(1, 2) @ keys, dim=-1)
-    return o((values @ weights.transpose(1, 2)).view(batch, -1, height, width))
+    # Weights come first in the product, so that no gradient of their size is transposed in memory.
+    return o((weights @ values.transpose(1, 2)).transpose(1, 2).reshape(batch, -1, height, width))
