@@ -195,10 +195,7 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         styles = self.affine(w) / math.sqrt(self.weight[0].numel())
-        weight = (self.weight.flatten(1) * styles[:, None]).to(
-            x.dtype
-        )  # [B, C, I]: so small that each image has its own
-        x = torch.einsum("bci,bihw->bchw", weight, x) + self.bias.to(x.dtype)[:, None, None]
+        x = F.conv2d(x * styles.to(x.dtype)[:, :, None, None], self.weight.to(x.dtype), self.bias.to(x.dtype))
         return x if self.conv_clamp is None else x.clamp(-self.conv_clamp, self.conv_clamp)
 
 
