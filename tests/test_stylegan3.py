@@ -59,9 +59,10 @@ def test_agrees_with_the_official_code(case):
     for name in ("identity", "rot90", "zoomin", "zoomout"):
         network.synthesis.input.transform = io[f"transform_{name}"]
         found[f"img_transform_{name}"] = network.synthesis(ws["psi1"][:1])
-    assert found.keys() == {name for name in io if name.startswith(("img_", "inter."))}
-    for name, output in found.items():
-        torch.testing.assert_close(output, io[name], **tolerance, msg=lambda text, name=name: f"{name}: {text}")
+    recorded = {name for name in io if name.startswith(("img_", "inter."))}
+    assert recorded <= found.keys() and images.keys() < recorded
+    for name in recorded:
+        torch.testing.assert_close(found[name], io[name], **tolerance, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("case", CASES)
