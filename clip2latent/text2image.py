@@ -284,3 +284,5 @@ def _check_fit(
             f"the prior reads embeddings of width {width}, but the embedder {names.get('embedder', type(embedder))}"
             f" makes {embedder.dim}: give the embedder that the prior was trained with"
         )
+    if "embedder" in names:
+        names["embedder"].check_identity(embedder)
