@@ -39,6 +39,8 @@ class TrainedBigGAN(nn.Module):
             raise ValueError(f"dim_z: expected a multiple of {len(widths)}, the number of chunks, got {dim_z}")
         self.dim_z, self.n_classes, self.chunk = dim_z, n_classes, dim_z // len(widths)
         self.shared = nn.Embedding(n_classes, shared_dim)
+        # rows of about unit length, as the official orthogonal start has them: z leads at first, not the class
+        nn.init.normal_(self.shared.weight, std=shared_dim**-0.5)
         self.linear = Linear(16 * widths[0], self.chunk)
         self.blocks = nn.ModuleList()
         for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):

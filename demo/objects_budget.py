@@ -18,13 +18,13 @@ class Preset:
     images_32: int  # at 32 px
     images_64: int  # at 64 px
     fade: int  # of these, while the last block comes in
-    batch: int = 32
+    batch: int = 32  # even: the discriminator sees pairs
     pool: int = 80_000  # distinct renders
     ch: int = 16
     dim_z: int = 80
     shared_dim: int = 32
     attention: int = 16
-    discriminator_base: int = 1024
+    discriminator_base: int = 2048
     discriminator_max: int = 128
     lr: float = 0.002
     gamma: tuple[float, float] = (0.5, 0.1)  # gradient penalty, first and last of each resolution
@@ -32,7 +32,6 @@ class Preset:
     ema_images: int = 10_000  # half-life of the average
     statistics: int = 100  # batches of the standing statistics
     half: bool = True
-    workers: int = 1
 
     def learning_rate(self, images: int) -> float:
         """Constant, then linear to a twentieth over the last 40 % of the images at 64 px."""
@@ -69,6 +68,6 @@ class Preset:
 
 PRESETS = {
     "cpu": Preset(images_32=100_000, images_64=200_000, fade=20_000),
-    "gpu": Preset(400_000, 4_000_000, 100_000, batch=64, ch=32, discriminator_base=3072, workers=12),
+    "gpu": Preset(400_000, 4_000_000, 100_000, batch=64, ch=32, discriminator_base=4096),
     "smoke": Preset(64, 64, 32, batch=16, ch=4, dim_z=20, shared_dim=8, discriminator_base=256, statistics=2),
 }

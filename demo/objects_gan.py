@@ -1,8 +1,10 @@
 """Trains the demo's BigGAN on pictures of one object: `python -m demo.objects_gan --work DIR --out DIR`.
 
 Everything about the generator is BigGAN's (Brock et al. 2019, arXiv:1809.11096); the losses are those of `demo.gan`:
-relativistic logistic loss, a generated image against a render of the same class, with lazy gradient penalties on both.
-First at 32 px, then the last block is faded in. The state is written every few minutes; the same command goes on.
+relativistic logistic loss, with lazy gradient penalties on both sides. The discriminator sees two pictures of a class
+at once, both generated or both drawn (PacGAN, Lin et al. 2018, arXiv:1712.04086), so that the samples of a class may
+not all be alike. First at 32 px, then the last block is faded in. The state is written every few minutes; the same
+command goes on.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from clip2latent.generators.biggan import BigGAN, from_official
 from clip2latent.generators.class_latents import truncated_normal
 from demo.adversarial import gradients, penalty
 from demo.biggan import TrainedBigGAN
-from demo.discriminator import Discriminator
+from demo.discriminator import Discriminator, ScaledConv
 from demo.labelled import Renders
 from demo.objects_budget import CLASSES, PRESETS, Preset
 from demo.training import Log, State, follow, save_asset, step_rng
@@ -51,7 +53,9 @@ class Trainer:
         self.generator = TrainedBigGAN(p.ch, p.dim_z, p.shared_dim, len(CLASSES), p.attention).to(device)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.optimiser = self._optimiser(self.generator)
-        self._enter(32, Discriminator(32, p.discriminator_base, p.discriminator_max, [len(CLASSES)]))
+        discriminator = Discriminator(32, p.discriminator_base, p.discriminator_max, [len(CLASSES)])
+        discriminator.stem = ScaledConv(2 * 3, discriminator.stem.weight.shape[0])
+        self._enter(32, discriminator)
         if self._state_path(64).exists():
             self._enter(64, self.discriminator.grow())
         self.images = self.state.load() * p.batch
@@ -83,8 +87,8 @@ class Trainer:
 
     def _run_to(self, budget: int, save_every: float, log_every: int) -> None:
         batch = self.preset.batch
-        renders = Renders("single_objects", self.seed, self.images, self.preset.pool)
-        loader = iter(DataLoader(renders, batch_size=batch, num_workers=self.preset.workers, prefetch_factor=4))
+        renders = Renders("class_pairs", self.seed, self.images, self.preset.pool)
+        loader = iter(DataLoader(renders, batch_size=batch, num_workers=1, prefetch_factor=4))
         last_save = last_log = time.monotonic()
         logged, figures = self.images, {}
         while self.images < budget:
@@ -102,22 +106,23 @@ class Trainer:
                 last_save = now
 
     def step(self, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Updates every network by one batch, renders uint8 [B, 3, 64, 64] with labels [B, A]; returns figures."""
+        """Updates every network by one batch, renders uint8 [B, 3, 64, 64] with labels [B, A], in pairs."""
         preset, number = self.preset, self.images // self.preset.batch
-        real, classes = pixels.to(self.device).float() / 127.5 - 1, labels[:, :1].to(self.device)
+        real, classes = pixels.to(self.device).float() / 127.5 - 1, labels[:, 0].to(self.device)
         if self.resolution == 32:
             real = F.avg_pool2d(real, 2)
         z = truncated_normal(len(real), preset.dim_z, step_rng(self.seed, number)).to(self.device)
         for optimiser in (self.optimiser, self.judging):
             optimiser.param_groups[0]["lr"] = preset.learning_rate(self.images)
             optimiser.zero_grad()
-        fake = self.generator(z, classes[:, 0], self._dtype(), self.preset.share(self.images, self.resolution))
-        gradient, margin = gradients(self.discriminator, real, fake, classes, self._dtype())
-        fake.backward(gradient)
+        fake = self.generator(z, classes, self._dtype(), self.preset.share(self.images, self.resolution))
+        pairs, drawn, shown = as_pairs(fake), as_pairs(real), classes[::2, None]
+        gradient, margin = gradients(self.discriminator, drawn, pairs, shown, self._dtype())
+        pairs.backward(gradient)
         figures = {"margin": margin}
         if number % preset.penalty_every == 0:
-            half = slice(max(1, len(real) // 2))
-            value = penalty(self.discriminator, real[half], fake.detach()[half], classes[half])
+            some = slice(max(1, len(shown) // 2))
+            value = penalty(self.discriminator, drawn[some], pairs.detach()[some], shown[some])
             (value * (0.5 * preset.penalty_weight(self.images) * preset.penalty_every)).backward()
             figures["penalty"] = value.detach()
         self.optimiser.step()
@@ -174,6 +179,11 @@ class Trainer:
         }
         save_asset(out, config, generator.state_dict())
         return generator
+
+
+def as_pairs(images: Tensor) -> Tensor:
+    """Puts every two images [B, 3, R, R] one upon the other: [B / 2, 6, R, R]."""
+    return images.unflatten(0, (-1, 2)).flatten(1, 2)
 
 
 def main() -> None:

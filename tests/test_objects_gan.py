@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from clip2latent.generators import load_generator
 from clip2latent.generators.biggan import BigGAN, from_official
 from clip2latent.judge import AttributeJudge
-from demo import objects, single_objects
+from demo import class_pairs, objects, single_objects
 from demo.biggan import TrainedBigGAN
 from demo.biggan_layers import Conv, SpectralNorm
 from demo.class_scores import class_scores
 from demo.objects_budget import CLASSES, PRESETS
-from demo.objects_gan import Trainer
+from demo.objects_gan import Trainer, as_pairs
 
 SMOKE = PRESETS["smoke"]
 # one batch at 32 px, two at 64 px while the last block comes in, one after
@@ -136,6 +136,14 @@ def test_a_single_object_is_the_world_s_own_and_repeatable():
     assert (one.image == again.image).all() and not (one.image == other.image).all()
     assert one.attributes["second_class"] == "none"
     assert set(single_objects.visible(one.attributes)) == {"class", "color", "ground"}
+
+
+def test_pictures_come_in_pairs_of_a_class_and_pairs_share_no_pixels():
+    names = [class_pairs.example(0, index).attributes["class"] for index in range(0, 42)]
+    assert names[::2] == names[1::2] == [*CLASSES, CLASSES[0]]
+    assert not (class_pairs.example(0, 0).image == class_pairs.example(0, 1).image).all()
+    images = torch.randn(4, 3, 8, 8)
+    assert torch.equal(as_pairs(images), torch.stack([torch.cat([images[0], images[1]]), torch.cat([*images[2:]])]))
 
 
 def test_scores_count_the_samples_recognised():
