@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import huggingface_hub
 import open_clip
 from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.tokenizer import HFTokenizer
 from torch import nn
 
+from clip2latent.downloads import is_offline
 from clip2latent.openclip_weights import load_weights
 
 MEAN: tuple[float, ...] = open_clip.OPENAI_DATASET_MEAN
@@ -127,7 +129,7 @@ def load_pretrained(
         interpolation: one of INTERPOLATIONS; None for what the weights were published with.
 
     Raises:
-        FileNotFoundError: where a file is missing, here or on the Hub.
+        FileNotFoundError: where a file is missing, here or on the Hub, or may not be fetched.
         ValueError: for an unknown model or tag, an activation or a preprocessing that is unknown or contradictory, or
             weights that do not fit.
     """
@@ -137,6 +139,7 @@ def load_pretrained(
         if pretrained:
             raise ValueError(f"pretrained={pretrained!r}: {model} has weights of its own, leave it out")
         name = model.removeprefix(HUB)
+        _check_network(model, on_hub=True)
         config = json.loads(Path(download_pretrained_from_hf(name, filename=HUB_CONFIG)).read_text(encoding="utf-8"))
         config["preprocess_cfg"] = {**(config.get("preprocess_cfg") or {}), **given}
         path = weights or download_pretrained_from_hf(name)
@@ -155,10 +158,19 @@ def load_pretrained(
         preprocess = dict(tag) or shared_preprocess(model)
     except ValueError as error:
         raise ValueError(f"model {model!r} with weights {pretrained!r}: {error}") from error
+    if tag and not weights:
+        _check_network(f"{model} ({pretrained})", on_hub=bool(tag.get("hf_hub")))
     path = weights or (open_clip.download_pretrained(tag) if tag else pretrained)
     tag_name = pretrained.lower().replace("-", "_") if tag else ""
     config = {"model_cfg": model_cfg, "preprocess_cfg": {**preprocess, **given}}
     return load_config(config, Path(path), model.removesuffix("-quickgelu"), tag_name)
+
+
+def _check_network(name: str, on_hub: bool) -> None:
+    """Raises FileNotFoundError where the network is forbidden, but for what the Hub's client finds in its cache."""
+    if is_offline() and not (on_hub and huggingface_hub.constants.HF_HUB_OFFLINE):
+        advice = ", or set HF_HUB_OFFLINE=1 to use the Hub's cache" if on_hub else ""
+        raise FileNotFoundError(f"offline: {name} may have to be downloaded; give a local file or folder{advice}")
 
 
 def load_config(

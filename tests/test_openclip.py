@@ -285,3 +285,13 @@ def test_preprocessing_is_read_from_the_configuration() -> None:
     assert openclip.read_preprocessing(json.loads('{"interpolation": "random"}'), 64).interpolation == "bicubic"
     assert openclip.shared_preprocess("ViT-B-16-SigLIP")["mean"] == (0.5, 0.5, 0.5)
     assert openclip.shared_preprocess("ViT-S-32") == {}
+
+
+@pytest.mark.parametrize(("model", "tag"), [("ViT-B-32-quickgelu", "openai"), ("hf-hub:owner/name", "")])
+def test_offline_nothing_is_downloaded(model: str, tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIP2LATENT_OFFLINE", "1")
+    monkeypatch.setattr(openclip.huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    for place, name in ((open_clip, "download_pretrained"), (openclip, "download_pretrained_from_hf")):
+        monkeypatch.setattr(place, name, lambda *_, **__: pytest.fail("went to the network"))
+    with pytest.raises(FileNotFoundError, match=r"offline: .* local file or folder"):
+        openclip.load_pretrained(model, tag)
