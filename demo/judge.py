@@ -106,16 +106,16 @@ def accuracy(judge: AttributeJudge, world: World, num: int, seed: int = HELD_OUT
     return scores | {"mean": sum(scores.values()) / len(scores)}
 
 
-def main() -> None:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description="Train the judge of the avatars.")
+def main(world: World = avatars) -> None:
+    """Reads the command line and trains the judge of a world."""
+    parser = argparse.ArgumentParser(description=f"Train the judge of {world.__name__}.")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu")
     parser.add_argument("--work", type=Path, required=True, help="folder of the resumable state and the log")
     parser.add_argument("--out", type=Path, required=True, help="folder of the trained judge")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    train(avatars, PRESETS[args.preset], args.work, args.out, args.seed, args.device)
+    train(world, PRESETS[args.preset], args.work, args.out, args.seed, args.device)
 
 
 if __name__ == "__main__":

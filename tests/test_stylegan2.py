@@ -1,30 +1,23 @@
 """StyleGAN2 against the official code's recorded outputs, and the laws of its own."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from golden_cases import golden
 
 from benchmarks import stylegan2 as benchmark
 from clip2latent.generators import stylegan2
 from clip2latent.generators.stylegan2 import StyleGAN2, from_official
 from clip2latent.generators.stylegan2_layers import ACTIVATIONS, demodulation, low_pass, resampling_filter, upsample
 
-GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
-SHIPPED = Path(__file__).parent / "golden"
 CASES = ("stylegan2_uncond32", "stylegan2_cond32", "stylegan2_256")
 TINY = dict(z_dim=16, c_dim=0, w_dim=16, img_resolution=32, img_channels=3, channel_base=256, channel_max=16)
 
 
 def official(case):
-    folder = next((root / case for root in (GOLDEN, SHIPPED) if (root / case).is_dir()), None)
-    if folder is None:
-        pytest.skip(f"reference data {case} is not on this machine")
-    config = json.loads((folder / "config.json").read_text())
-    network = from_official(load_file(folder / "weights.safetensors"), **config["init_kwargs"])
-    return network, load_file(folder / "io.safetensors"), config["facts"]["truncation_cutoff_used"]
+    _, config, weights, io = golden(case)
+    return from_official(weights, **config["init_kwargs"]), io, config["facts"]["truncation_cutoff_used"]
 
 
 @torch.no_grad()

@@ -1,17 +1,14 @@
 """StyleGAN3 against the official code's recorded outputs, and the laws of its own."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from golden_cases import golden
 
 from clip2latent.generators.stylegan3 import StyleGAN3, from_official
 from clip2latent.generators.stylegan3_layers import decimate, interpolate, kaiser_low_pass
 
-GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
-SHIPPED = Path(__file__).parent / "golden"
 # Each case with ten times the difference that its README states between two runs of the official code.
 CASES = {"stylegan3t_32": 2.1e-5, "stylegan3r_32": 1.3e-5}
 TINY = {"z_dim": 16, "c_dim": 0, "w_dim": 16, "img_resolution": 16, "img_channels": 3, "channel_base": 64}
@@ -19,12 +16,8 @@ TINY |= {"channel_max": 8, "num_layers": 6, "margin_size": 4}
 
 
 def official(case):
-    folder = next((root / case for root in (GOLDEN, SHIPPED) if (root / case).is_dir()), None)
-    if folder is None:
-        pytest.skip(f"reference data {case} is not on this machine")
-    config = json.loads((folder / "config.json").read_text())
-    network = from_official(load_file(folder / "weights.safetensors"), **config["init_kwargs"])
-    return network, load_file(folder / "io.safetensors"), config
+    _, config, weights, io = golden(case)
+    return from_official(weights, **config["init_kwargs"]), io, config
 
 
 def tiny(**arguments):

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from clip2latent.generators.class_latents import Z_LIMIT, truncated_normal
+
 
 class Noise(NamedTuple):
     """A distribution of latents: how to draw a tensor of a shape, and the bound of what is valid."""
@@ -26,16 +28,14 @@ def _uniform(shape: Sequence[int], rng: torch.Generator) -> Tensor:
     return 2 * torch.rand(shape, generator=rng, device=rng.device) - 1
 
 
-def _truncated_normal(shape: Sequence[int], rng: torch.Generator) -> Tensor:
-    """Draws from N(0, 1) within [-2, 2], by the inverse of its distribution function."""
-    within = math.erf(math.sqrt(2))
-    return math.sqrt(2) * torch.erfinv(within * _uniform(shape, rng))
+def _truncated(shape: Sequence[int], rng: torch.Generator) -> Tensor:
+    return truncated_normal(math.prod(shape[:-1]), shape[-1], rng).view(*shape)
 
 
 NOISES = {
     "normal": Noise(_normal, math.inf),
     "uniform": Noise(_uniform, 1.0),
-    "truncated": Noise(_truncated_normal, 2.0),
+    "truncated": Noise(_truncated, Z_LIMIT),
 }
 
 
