@@ -6,7 +6,10 @@ import sys
 import types
 from unittest import mock
 
+import torch
 from torch import nn
+
+from clip2latent.generators.stylegan2 import StyleGAN2
 
 SOURCE = "raise SystemExit('the source in a network pickle was run')"
 
@@ -76,3 +79,25 @@ def network_pickle(module: nn.Module, arguments: dict, protocol=4, **content) ->
     }
     with official_modules():
         return pickle.dumps(snapshot, protocol)
+
+
+TINY = dict(z_dim=4, c_dim=0, w_dim=4, img_resolution=8, img_channels=3, channel_base=32, channel_max=4)
+OLD = {"_use_new_zipfile_serialization": False}
+ARGUMENTS = {**TINY, "mapping_kwargs": EasyDict(num_layers=2)}
+
+
+def tiny_generator():
+    """A fixture: an untrained network of `ARGUMENTS`."""
+    torch.manual_seed(0)
+    return StyleGAN2(**TINY, mapping_kwargs={"num_layers": 2}).eval().requires_grad_(False)
+
+
+def writer(tmp_path):
+    """A fixture: a function that writes a file of given bytes and returns its path."""
+
+    def write(data):
+        path = tmp_path / "network-snapshot.pkl"
+        path.write_bytes(data)
+        return path
+
+    return write

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
@@ -20,8 +19,7 @@ from tiny_models import TinyEmbedder, TinyGenerator
 from clip2latent.data import read_dataset
 from datagen import shards
 from datagen.__main__ import main
-from datagen.folder import Moments
-from datagen.shards import Pairs, PairShape, is_complete, read_shard, write_shard
+from datagen.shards import read_shard
 
 TESTS = Path(__file__).parent
 CONFIG = """
@@ -279,49 +277,6 @@ def test_rows_that_are_not_finite_name_their_shard(config, tmp_path, capsys):
 def test_mistakes_are_one_line(config, tmp_path, capsys, options, words):
     assert words in refused(capsys, "--config", config, "--out", str(tmp_path / "out"), *options)
     assert not (tmp_path / "out").exists()
-
-
-def test_shard_round_trip_and_check(tmp_path):
-    rng = np.random.default_rng(0)
-    pairs = Pairs(rng.normal(size=(7, 2, 3)).astype("f4"), rng.normal(size=(7, 5)).astype("f4"))
-    path, shape = tmp_path / "shard-000004.tar", PairShape(2, 3, 5)
-    write_shard(path, pairs)
-    assert all(np.array_equal(a, b) for a, b in zip(read_shard(path), pairs, strict=True))
-    with tarfile.open(path) as tar:
-        assert [(member.name, member.mtime, member.uid) for member in tar] == [
-            ("shard-000004.latent.npy", 0, 0),
-            ("shard-000004.embedding.npy", 0, 0),
-        ]
-    assert is_complete(path, 7, shape) and not is_complete(tmp_path / "shard-000005.tar", 7, shape)
-    whole = path.read_bytes()
-    for length in range(0, len(whole), 97):
-        path.write_bytes(whole[:length])
-        assert not is_complete(path, 7, shape)
-    for other in (whole + b"\0", b"\0" + whole[1:], b"text"):
-        path.write_bytes(other)
-        with pytest.raises(ValueError, match="shard-000004"):
-            is_complete(path, 7, shape)
-    path.write_bytes(whole)
-    with pytest.raises(ValueError, match="shard-000004"):
-        is_complete(path, 8, shape)
-
-
-def test_webdataset_reads_shards(tmp_path):
-    webdataset = pytest.importorskip("webdataset")
-    pairs = Pairs(np.ones((4, 1, 3), "f4"), np.zeros((4, 2), "f4"))
-    write_shard(tmp_path / "shard-000000.tar", pairs)
-    (sample,) = webdataset.WebDataset(str(tmp_path / "shard-000000.tar"), shardshuffle=False).decode()
-    assert np.array_equal(sample["latent.npy"], pairs.latents)
-    assert np.array_equal(sample["embedding.npy"], pairs.embeddings)
-
-
-def test_moments_do_not_lose_a_small_spread_to_a_large_mean():
-    rows = np.random.default_rng(0).normal(1e5, 1e-3, size=(1000, 3))
-    moments = Moments()
-    for block in np.split(rows, [300, 301, 900]):
-        moments.add(block)
-    np.testing.assert_allclose(moments.mean, rows.mean(axis=0), rtol=1e-14)
-    np.testing.assert_allclose(moments.std, rows.std(axis=0), rtol=1e-6)
 
 
 def test_manifest_of_another_program_is_refused(config, tmp_path, capsys):

@@ -1,128 +1,20 @@
 """Downloads against a server on this machine: whole and checked, or refused and not kept."""
 
-import contextlib
 import errno
-import functools
-import hashlib
-import http.server
 import json
 import shutil
 import socket
 import threading
-import time
 from collections import namedtuple
 
 import pytest
+from loopback import DATA, OTHER, SHA256, chunked, empty_cache, kept, ranges, refuse, running, send
 
 from clip2latent import transfer
 from clip2latent.downloads import DownloadError, cached_file, file_sha256, is_remote, shown, sibling
 
-DATA = bytes(range(256)) * 400
-SHA256 = hashlib.sha256(DATA).hexdigest()
-OTHER = DATA[::-1]
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Answers each request by the next function of `script`, the last one again and again; keeps the requests."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script, self.requests = [send()], []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.server.requests.append((self.command, self.path, dict(self.headers)))
-        script = self.server.script
-        with contextlib.suppress(ConnectionError):
-            (script.pop(0) if len(script) > 1 else script[0])(self)
-        self.close_connection = True
-
-    do_HEAD = do_GET
-
-    def log_message(self, *args):
-        pass
-
-
-def send(data=DATA, etag='"one"', first=None, pause=0.0, ranges=True, headers=(), length=True, status=None):
-    """Sends data; only its `first` bytes before breaking off, with a pause after the first thousand."""
-
-    def answer(handler):
-        start, wanted = 0, handler.headers.get("Range")
-        if wanted and ranges and handler.headers.get("If-Range") == etag:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-        handler.send_response(status or (206 if start else 200))
-        if start:
-            handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        if length:
-            handler.send_header("Content-Length", str(len(data) - start))
-        if etag:
-            handler.send_header("ETag", etag)
-        for name, value in headers:
-            handler.send_header(name, value)
-        handler.end_headers()
-        if handler.command == "GET":
-            body = data[start:] if first is None else data[start : start + first]
-            handler.wfile.write(body[:1000])
-            handler.wfile.flush()
-            time.sleep(pause)
-            handler.wfile.write(body[1000:])
-
-    return answer
-
-
-def refuse(code):
-    return lambda handler: handler.send_error(code)
-
-
-def redirect(target, code=302):
-    return send(b"", status=code, headers=[("Location", target)])
-
-
-def chunked(*chunks, end=True):
-    def answer(handler):
-        handler.send_response(200)
-        handler.send_header("Transfer-Encoding", "chunked")
-        handler.end_headers()
-        for chunk in chunks:
-            handler.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        handler.wfile.write(b"0\r\n\r\n" if end else b"")
-
-    return answer
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("CLIP2LATENT_CACHE", str(folder))
-    for name in ("CLIP2LATENT_OFFLINE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(transfer, "PAUSE", 0.0)
-    return folder
-
-
-def kept(folder):
-    """Files of a cache, without locks and records."""
-    return sorted(path.name for path in folder.glob("*") if path.suffix not in (".lock", ".json"))
-
-
-def ranges(server):
-    return [headers.get("Range") for _, _, headers in server.requests]
+server = pytest.fixture(running)
+cache = pytest.fixture(autouse=True)(empty_cache)
 
 
 def test_a_file_is_fetched_once(server, cache):
@@ -252,40 +144,6 @@ def test_a_server_that_is_not_there(cache):
     assert kept(cache) == []
 
 
-@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-def test_redirects_are_followed_within_http(server, code):
-    server.script = [redirect("/there", code), redirect(f"{server.url}/and/there", code), send()]
-    path = cached_file(f"{server.url}/models/weights.pkl", SHA256)
-    assert path.read_bytes() == DATA and path.suffix == ".pkl"
-    assert [path for _, path, _ in server.requests] == ["/models/weights.pkl", "/there", "/and/there"]
-
-
-def test_the_rest_is_asked_for_behind_a_redirect_too(server):
-    server.script = [redirect("/there"), send(first=3000), redirect("/there"), send()]
-    assert cached_file(f"{server.url}/weights", SHA256).read_bytes() == DATA
-    assert ranges(server)[3] == "bytes=3000-"
-
-
-@pytest.mark.parametrize("target", ["file:///etc/passwd?secret", "ftp://127.0.0.1/weights?secret", "data:,secret"])
-def test_redirects_to_anything_else_are_refused(server, cache, target):
-    server.script = [redirect(target)]
-    with pytest.raises(DownloadError, match="refused to follow a redirect") as refused:
-        cached_file(f"{server.url}/weights")
-    assert "?secret" not in str(refused.value) and kept(cache) == []
-
-
-def test_redirects_never_leave_encryption():
-    request = transfer.urllib.request.Request("https://example.org/weights")
-    with pytest.raises(DownloadError, match="refused to follow a redirect to http://example"):
-        transfer._Redirects().redirect_request(request, None, 302, "", {}, "http://example.org/weights")
-
-
-def test_a_circle_of_redirects_ends(server):
-    server.script = [redirect("/weights")]
-    with pytest.raises(DownloadError, match="302"):
-        cached_file(f"{server.url}/weights")
-
-
 def test_secrets_stay_out_of_messages_and_records(server, cache):
     server.script = [refuse(403)]
     with pytest.raises(DownloadError) as failed:
@@ -387,51 +245,6 @@ def test_what_stands_beside_a_file():
     assert sibling("https://a.b/c/config.json?d=e", "f.bin") == "https://a.b/c/f.bin?d=e"
     assert sibling("hf://a/b/c/config.json@main", "f.bin") == "hf://a/b/c/f.bin@main"
     assert is_remote("hf://a/b/c") and is_remote("HTTPS://a/b") and not is_remote("a/b") and not is_remote("C:\\a")
-
-
-# The Hub, as far as huggingface_hub asks it.
-
-
-@pytest.fixture
-def hub(server, tmp_path, monkeypatch):
-    import huggingface_hub
-
-    download, folder = huggingface_hub.hf_hub_download, tmp_path / "hub"
-    local = functools.partial(download, endpoint=server.url, cache_dir=folder, token=False)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", local)
-    server.script = [send(etag=f'"{SHA256}"', headers=[("X-Repo-Commit", "a" * 40)])]
-    return server
-
-
-def test_a_file_of_the_hub_is_fetched_once_through_its_cache(hub, tmp_path):
-    path = cached_file("hf://owner/name/folder/weights.pkl", SHA256)
-    assert path.read_bytes() == DATA and (tmp_path / "hub") in path.parents
-    assert hub.requests[0][1] == "/owner/name/resolve/main/folder/weights.pkl"
-    asked = len(hub.requests)
-    assert cached_file("hf://owner/name/folder/weights.pkl", SHA256, offline=True) == path
-    assert len(hub.requests) == asked
-    cached_file("hf://owner/name/folder/weights.pkl@v1")
-    assert hub.requests[asked][1] == "/owner/name/resolve/v1/folder/weights.pkl"
-
-
-def test_an_altered_file_of_the_hub_is_refused_and_not_kept(hub, tmp_path):
-    with pytest.raises(DownloadError, match=r"sha256.*not kept"):
-        cached_file("hf://owner/name/weights.pkl", "0" * 64)
-    assert not [path for path in (tmp_path / "hub").rglob("*") if path.is_file() and path.stat().st_size >= len(DATA)]
-    with pytest.raises(FileNotFoundError, match="offline"):
-        cached_file("hf://owner/name/weights.pkl", offline=True)
-
-
-def test_a_file_that_the_hub_does_not_have(hub):
-    hub.script = [send(b"", status=404, headers=[("X-Error-Code", "EntryNotFound")])]
-    with pytest.raises(DownloadError, match="is the name right"):
-        cached_file("hf://owner/name/weights.pkl")
-
-
-@pytest.mark.parametrize("source", ["hf://name", "hf://owner/name", "hf://owner/name/../weights", "hf://a/b/c@"])
-def test_other_addresses_of_the_hub_are_refused(source):
-    with pytest.raises(ValueError, match="expected hf://owner/name/file"):
-        cached_file(source)
 
 
 def test_a_record_tells_where_a_copy_is_from(server, cache):
