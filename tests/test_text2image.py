@@ -5,6 +5,7 @@ import torch
 from tiny_checkpoint import write_tiny_checkpoint
 from tiny_models import TinyGenerator
 
+from clip2latent.bridge import Bridge
 from clip2latent.spec import ModelSpec
 from clip2latent.text2image import Sampling, TextToImage
 
@@ -96,6 +97,27 @@ def test_progress_counts_every_candidate(pipeline):
 def test_wrong_arguments_are_named(pipeline, wrong, message):
     with pytest.raises(ValueError, match=message):
         pipeline.generate(**{"prompts": PROMPTS, **wrong})
+
+
+def test_the_prior_is_asked_with_texts_centred_by_their_own_mean(pipeline):
+    text_mean, seen = torch.tensor([0.3, -0.2, 0.1, 0.0, 0.4]), []
+    parts = (pipeline.prior, pipeline.space, pipeline.schedule, pipeline.generator, pipeline.embedder)
+    centred = TextToImage(*parts, bridge=Bridge(torch.ones(5), text_mean))
+    handle = pipeline.prior.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2]))
+    centred.generate(PROMPTS[:1], num=1, candidates=1, guidance=1.0, steps=1)
+    handle.remove()
+    expected = torch.nn.functional.normalize(centred.embed_text(PROMPTS[:1]) - text_mean, dim=-1)
+    torch.testing.assert_close(seen[0][:1], expected)
+
+
+def test_an_embedder_of_another_identity_is_refused(pipeline):
+    class Known(type(pipeline.embedder)):
+        identity = {"model": "another"}  # noqa: RUF012
+
+    recorded = {"class_path": "tiny_models.TinyEmbedder", "identity": {"model": "one"}}
+    parts = (pipeline.prior, pipeline.space, pipeline.schedule, pipeline.generator, Known())
+    with pytest.raises(ValueError, match=r"another.*one"):
+        TextToImage(*parts, config={"embedder": recorded})
 
 
 def test_a_generator_of_another_shape_is_refused_naming_both_sides(pipeline):
