@@ -78,12 +78,12 @@ def test_wrong_keys_are_listed(checkpoint, tmp_path):
     state["space.mean"] = torch.zeros(3, 4)
     del state["prior.queries"]
     torch.save(checkpoint, tmp_path / "a.ckpt")
-    with pytest.raises(ValueError, match=r"a.ckpt: .*prior.extra, prior.queries"):
+    with pytest.raises(ValueError, match=r"a.ckpt: .*missing prior.queries; unknown prior.extra"):
         load_prior(tmp_path / "a.ckpt")
     state.pop("prior.extra")
     state["prior.queries"] = torch.zeros(2, 16)
     torch.save(checkpoint, tmp_path / "a.ckpt")
-    with pytest.raises(ValueError, match=r"space.mean"):
+    with pytest.raises(ValueError, match=r"misshapen space.mean \(3, 4\) in place of \(2, 4\)"):
         load_prior(tmp_path / "a.ckpt")
 
 
@@ -92,6 +92,7 @@ def test_wrong_keys_are_listed(checkpoint, tmp_path):
     [
         (lambda checkpoint: checkpoint[CONFIG_KEY].update(format=7), "format 7, this version reads format 1"),
         (lambda checkpoint: checkpoint[CONFIG_KEY].pop("space"), "lacks space"),
+        (lambda checkpoint: checkpoint[CONFIG_KEY]["prior"].update(width=1), "not one of this version's.*width"),
         (lambda checkpoint: checkpoint.pop(CONFIG_KEY), "not a checkpoint of clip2latent"),
     ],
 )

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 # A module imports from its own layer and the layers above it in this list, never from below.
 LAYERS = [
-    {"", "interfaces", "arguments", "assets", "downloads", "outputs", "prompts", "report", "transfer"},
+    {"", "interfaces", "arguments", "assets", "downloads", "outputs", "prior_files", "prompts", "report", "transfer"},
     {"spec", "latents", "bridge", "diffusion", "augment", "images", "contracts"},
     {
         "prior",
