@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -9,11 +10,18 @@ from typing import Any, NoReturn
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 
-from clip2latent.callbacks import PriorAverage, PromptValidation, checkpoints, score_name
+from clip2latent.average import PriorAverage
 from clip2latent.data import LatentPairs
+from clip2latent.launch import launched
+from clip2latent.leaving import LeaveOnSignal, Left
+from clip2latent.metrics_file import MetricsFile
+from clip2latent.prompt_validation import PromptValidation, score_name
+from clip2latent.saving import BEST, LAST, Checkpoints, WholeFiles
 from clip2latent.training import PriorTraining
+from clip2latent.training_progress import Speed, TrainingBar
+from clip2latent.wandb_run import keep_run
 
 
 class Parser(LightningArgumentParser):
@@ -34,34 +42,64 @@ class SaveConfig(SaveConfigCallback):
 
 
 class TrainCLI(LightningCLI):
-    """LightningCLI with the callbacks every training has, configured as --average.* and --validation.*"""
+    """LightningCLI with what every training has, configured as --average.*, --validation.* and --checkpoints.*"""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Returns the subcommands that make sense for a prior."""
-        return {name: skip for name, skip in LightningCLI.subcommands().items() if name in ("fit", "validate")}
+        kept = ("fit", "validate", "test")
+        return {name: skip for name, skip in LightningCLI.subcommands().items() if name in kept}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the callbacks' options and ties together what must agree."""
         parser.add_lightning_class_args(PriorAverage, "average")
         parser.add_lightning_class_args(PromptValidation, "validation")
+        parser.add_lightning_class_args(Checkpoints, "checkpoints")
+        parser.add_argument(
+            "--global_batch_size",
+            type=int | None,
+            default=None,
+            help="Pairs in a batch on all processes together; it then sets data.batch_size.",
+        )
         parser.link_arguments("data.dataset", "model.dataset", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
         parser.set_defaults({"trainer.default_root_dir": "runs/prior", "trainer.val_check_interval": 1000})
 
     def before_instantiate_classes(self) -> None:
-        """Refuses to write over another run, and lets the last validation fall on the last step."""
+        """Settles the run's folder, what to go on from, the processes, and that the last step is validated."""
         config = self.config[self.subcommand]
         folder = Path(config.trainer.default_root_dir)
-        if self.subcommand == "fit" and not config.ckpt_path and (folder / "last.ckpt").exists():
+        config.ckpt_path = self._checkpoint(config.ckpt_path, folder)
+        # Nothing in a checkpoint may run code; from an address, Lightning would allow it.
+        config.weights_only = True
+        launch = launched(os.environ)
+        if launch is not None:
+            config.trainer.devices, config.trainer.num_nodes = launch
+        loggers = config.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            keep_run(logger, folder)
+        interval, last = config.trainer.val_check_interval, config.trainer.max_steps
+        if isinstance(interval, int) and 0 < last < interval:
+            config.trainer.val_check_interval = last
+
+    def _checkpoint(self, given: str | None, folder: Path) -> str | None:
+        """Returns the file that "last" and "best" mean; refuses to write over another run."""
+        files = {"last": folder / LAST, "best": folder / BEST}
+        if self.subcommand != "fit" and not given:
+            raise ValueError(f"{self.subcommand} needs a checkpoint: --ckpt_path best, last, or a file")
+        if given in files and files[given].is_file():
+            return str(files[given])
+        if given == "last" and self.subcommand == "fit":
+            return None  # so that the same command starts a run and goes on with it
+        if given in files:
+            raise ValueError(f"there is no {files[given]}: --trainer.default_root_dir names the run's folder")
+        if self.subcommand == "fit" and not given and files["last"].exists():
             raise ValueError(
                 f"{folder} holds a run already: go on with it by --ckpt_path last, or name another folder with"
                 " --trainer.default_root_dir"
             )
-        interval, last = config.trainer.val_check_interval, config.trainer.max_steps
-        if isinstance(interval, int) and 0 < last < interval:
-            config.trainer.val_check_interval = last
+        return given
 
     def instantiate_trainer(self, **_: Any) -> Trainer:
         """Builds the trainer with its checkpoints and a CSV log in the run's folder, beside any other logger."""
@@ -69,21 +107,41 @@ class TrainCLI(LightningCLI):
         folder = config.trainer.default_root_dir
         loggers = config.trainer.logger
         loggers = loggers if isinstance(loggers, list) else [loggers] if hasattr(loggers, "log_metrics") else []
+        self.saved = config.checkpoints
         scales = config.validation.guidance
-        by_prompts = (score_name(scales[0]), "max")
-        self.saved = checkpoints(folder, *(by_prompts if config.validation.prompts_file else ("val/loss", "min")))
-        callbacks = [*(config.trainer.callbacks or []), *self.saved]
-        return super().instantiate_trainer(logger=[CSVLogger(folder, "", ""), *loggers], callbacks=callbacks)
+        self.saved.watch(*((score_name(scales[0]), 1) if config.validation.prompts_file else ("val/loss", -1)))
+        callbacks = [*(config.trainer.callbacks or []), Speed(), LeaveOnSignal(self.saved)]
+        if config.trainer.enable_progress_bar is not False:
+            callbacks.append(TrainingBar())
+        plugins = config.trainer.plugins or []
+        plugins = [*(plugins if isinstance(plugins, list) else [plugins]), WholeFiles()]
+        if launched(os.environ) and SLURMEnvironment.detect():
+            # Its own checkpoint, hpc_ckpt, would be preferred over --ckpt_path.
+            plugins.append(SLURMEnvironment(auto_requeue=False))
+        return super().instantiate_trainer(
+            logger=[MetricsFile(folder), *loggers] if self.subcommand == "fit" else loggers,
+            callbacks=callbacks,
+            plugins=plugins,
+        )
+
+    def before_fit(self) -> None:
+        """Shares the global batch out."""
+        total, processes = self.config_init[self.subcommand].global_batch_size, self.trainer.world_size
+        if total is None:
+            return
+        if total < 1 or total % processes:
+            raise ValueError(f"global_batch_size {total} cannot be shared out to {processes} processes")
+        self.datamodule.batch_size = total // processes
 
     def after_fit(self) -> None:
         """Prints where the result is."""
-        if self.trainer.is_global_zero and self.saved[0].best_model_path:
-            best = self.saved[0]
-            print(f"best checkpoint ({best.monitor} {float(best.best_model_score):.4f}): {Path(best.best_model_path)}")
+        saved = self.saved
+        if self.trainer.is_global_zero and saved.best_score is not None:
+            print(f"best checkpoint ({saved.monitor} {saved.best_score:.4f}): {saved.folder / BEST}")
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the command line; returns 2 after a user's error, reported in one line."""
+    """Runs the command line; returns 2 after a user's error, reported in one line, and 128 + n after signal n."""
     for expected in (
         ".*exists and is not empty.*",
         ".*your dataloader is not resumable.*",  # the order is a function of the step: it is
@@ -101,6 +159,9 @@ def main(args: list[str] | None = None) -> int:
             load_from_checkpoint_support=False,
             args=args,
         )
+    except Left as left:
+        print(left, file=sys.stderr)
+        return 128 + left.signum
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +20,25 @@ from clip2latent.latents import LatentSpace
 from clip2latent.prior import LatentPrior
 
 
-def pseudo_text(embeddings: Tensor, scale: float, rng: torch.Generator) -> Tensor:
+_FUSED = ("cpu", "cuda")
+
+
+class Share(NamedTuple):
+    """This process's share of a global batch: part `rank` of `world_size` equal ones.
+
+    Random numbers are drawn for the global batch and cut, so that W processes with B pairs each compute what one
+    process with W * B pairs does.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+
+    def of(self, draw: Callable[[int], Tensor], batch: int) -> Tensor:
+        """Returns this process's `batch` rows of what `draw` gives for all rows."""
+        return draw(batch * self.world_size)[self.rank * batch : (self.rank + 1) * batch]
+
+
+def pseudo_text(embeddings: Tensor, scale: float, rng: torch.Generator, share: Share = Share()) -> Tensor:  # noqa: B008
     """Makes image embeddings pass for text embeddings: e' = normalise(e + scale n / |n|), n normal.
 
     Scale 1 turns an embedding by 45 degrees (Pinkney and Li 2022, section 3; Zhou et al. 2022, LAFITE, eq. 2).
@@ -28,10 +47,13 @@ def pseudo_text(embeddings: Tensor, scale: float, rng: torch.Generator) -> Tenso
         embeddings: [B, E], unit norm.
         scale: norm of the noise relative to the embedding's; 0 is none.
         rng: on the embeddings' device.
+        share: of the global batch, that these embeddings are.
     """
     if not scale:
         return embeddings
-    noise = torch.randn(embeddings.shape, generator=rng, device=embeddings.device, dtype=embeddings.dtype)
+    batch, width = embeddings.shape
+    like = {"device": embeddings.device, "dtype": embeddings.dtype}
+    noise = share.of(lambda rows: torch.randn(rows, width, generator=rng, **like), batch)
     return F.normalize(embeddings + scale * F.normalize(noise, dim=-1), dim=-1)
 
 
@@ -54,9 +76,11 @@ class PriorTraining(LightningModule):
         condition_dropout: float = 0.2,
         learning_rate: float = 1e-4,
         weight_decay: float = 1e-2,
+        betas: tuple[float, float] = (0.9, 0.999),
         warmup_steps: int = 0,
         cosine_decay: bool = False,
         guidance: float = 2.0,
+        compile: bool = False,
         seed: int = 0,
     ) -> None:
         """Builds the prior for a dataset's shapes.
@@ -73,10 +97,12 @@ class PriorTraining(LightningModule):
                 hold the mean of texts (datagen's --texts).
             condition_dropout: share of rows whose embedding is dropped, for guidance; 0 trains without.
             learning_rate: of AdamW.
-            weight_decay: of AdamW.
+            weight_decay: of AdamW, on matrices; gains and biases are not decayed.
+            betas: of AdamW.
             warmup_steps: steps over which the learning rate rises from 0.
             cosine_decay: whether the learning rate then falls to 0 at the last step.
             guidance: guidance scale recommended to those who sample, kept in the checkpoint.
+            compile: whether training steps run through torch.compile; the first one then takes a minute or so.
             seed: of the noise, timesteps and dropout.
         """
         super().__init__()
@@ -92,7 +118,7 @@ class PriorTraining(LightningModule):
             guidance,
             seed,
         )
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.learning_rate, self.weight_decay, self.betas = learning_rate, weight_decay, tuple(betas)
         self.warmup_steps, self.cosine_decay = warmup_steps, cosine_decay
         mean, std = (torch.tensor(dataset[f"latent_{name}"], dtype=torch.float64) for name in ("mean", "std"))
         self.space = LatentSpace(dataset["groups"], mean, std)
@@ -107,44 +133,78 @@ class PriorTraining(LightningModule):
             dim_head=dim_head,
             timesteps=timesteps,
         )
+        self.compile_steps = compile
+        self._compiled: Callable[..., Tensor] | None = None
         self.schedule = Schedule.cosine(timesteps)
         abar = self.schedule.alphas_cumprod
         self.register_buffer("_signal", abar.sqrt().float(), persistent=False)
         self.register_buffer("_noise", (1 - abar).sqrt().float(), persistent=False)
 
-    def loss(self, pairs: Pairs, rng: torch.Generator) -> Tensor:
+    def loss(
+        self,
+        pairs: Pairs,
+        rng: torch.Generator,
+        share: Share = Share(),  # noqa: B008
+        predict: Callable[..., Tensor] | None = None,
+    ) -> Tensor:
         """Returns the mean squared error of x0 in standardised space, a scalar (Ramesh et al. 2022, eq. 2).
 
         Args:
             pairs: latents [B, K, D] and embeddings [B, E].
-            rng: source of timesteps, noise and dropout, on the pairs' device.
+            rng: source of timesteps, noise and dropout, on the pairs' device; the same on every process.
+            share: of the global batch, that these pairs are.
+            predict: a faster form of the prior; the prior itself where it is None.
         """
         x0 = self.space.standardise(pairs.latents)
         batch, device = len(x0), x0.device
-        t = torch.randint(self.schedule.timesteps, (batch,), generator=rng, device=device)
-        noise = torch.randn(x0.shape, generator=rng, device=device)
+        t = share.of(lambda rows: torch.randint(self.schedule.timesteps, (rows,), generator=rng, device=device), batch)
+        noise = share.of(lambda rows: torch.randn(rows, *x0.shape[1:], generator=rng, device=device), batch)
         x = self._signal[t, None, None] * x0 + self._noise[t, None, None] * noise
-        condition = pseudo_text(self.bridge.images(pairs.embeddings), self.noise_scale, rng)
-        keep = torch.rand(batch, generator=rng, device=device) >= self.condition_dropout
-        return F.mse_loss(self.prior(x, t, condition, keep).float(), x0)
+        condition = pseudo_text(self.bridge.images(pairs.embeddings), self.noise_scale, rng, share)
+        kept = share.of(lambda rows: torch.rand(rows, generator=rng, device=device), batch) >= self.condition_dropout
+        return F.mse_loss((predict or self.prior)(x, t, condition, kept).float(), x0)
+
+    def on_fit_start(self) -> None:
+        """Compiles the prior, if asked to; its weights keep their names."""
+        if self.compile_steps:
+            self._compiled = torch.compile(self.prior.forward)
 
     def training_step(self, batch: Pairs, batch_idx: int) -> Tensor:
-        """Returns the loss of a batch; its noise is a function of (seed, batch, rank), fresh at every step."""
-        loss = self.loss(batch, self._rng(0, self.trainer.fit_loop.total_batch_idx, self.global_rank))
+        """Returns the loss of a batch; its noise is a function of (seed, batch), fresh at every step."""
+        share = Share(self.global_rank, self.trainer.world_size)
+        loss = self.loss(batch, self._rng(0, self.trainer.fit_loop.total_batch_idx, 0), share, self._compiled)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Pairs, batch_idx: int) -> None:
         """Logs val/loss over held-out pairs, with the same noise every time."""
+        self._log_loss("val/loss", batch, batch_idx)
+
+    def test_step(self, batch: Pairs, batch_idx: int) -> None:
+        """Logs test/loss over held-out pairs."""
+        self._log_loss("test/loss", batch, batch_idx)
+
+    def _log_loss(self, name: str, batch: Pairs, batch_idx: int) -> None:
         loss = self.loss(batch, self._rng(1, batch_idx, 0))
-        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch.embeddings), sync_dist=True)
+        self.log(name, loss, prog_bar=True, batch_size=len(batch.embeddings), sync_dist=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Returns AdamW with linear warm-up and, where asked for, cosine decay to 0 at the last step."""
         parameters = [parameter for parameter in self.prior.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
+            {"params": [parameter for parameter in parameters if parameter.ndim < 2], "weight_decay": 0.0},
+        ]
         optimizer = torch.optim.AdamW(
-            parameters, lr=self.learning_rate, weight_decay=self.weight_decay, fused=self.device.type == "cuda"
+            [group for group in groups if group["params"]],
+            lr=self.learning_rate,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+            fused=self.device.type in _FUSED,
         )
+        # A fused step could divide by a gradient scaler's factor by itself, and Lightning therefore refuses to clip
+        # gradients before one; without this promise the scaler divides first, where there is one, and all may clip.
+        optimizer._step_supports_amp_scaling = False
         total = self.trainer.estimated_stepping_batches if self.cosine_decay else math.inf
 
         def factor(step: int) -> float:

@@ -11,8 +11,21 @@ ROOT = Path(__file__).parents[1]
 
 # A module imports from its own layer and the layers above it in this list, never from below.
 LAYERS = [
-    {"", "interfaces", "arguments", "assets", "downloads", "outputs", "prior_files", "prompts", "report", "transfer"},
-    {"spec", "latents", "bridge", "diffusion", "augment", "images", "contracts"},
+    {
+        "",
+        "interfaces",
+        "arguments",
+        "model_card",
+        "assets",
+        "downloads",
+        "outputs",
+        "prior_files",
+        "progress",
+        "prompts",
+        "report",
+        "transfer",
+    },
+    {"spec", "latents", "bridge", "diffusion", "augment", "images", "contracts", "origins"},
     {
         "prior",
         "embedders",
@@ -23,13 +36,26 @@ LAYERS = [
         "metrics",
         "judge",
         "released",
+        "released_config",
         "released_embedder",
+        "released_prior",
     },
-    {"checkpoint", "convert", "data", "search"},
+    {"checkpoint", "convert", "data", "search", "training_record"},
     {"training", "text2image", "refine", "compose", "edit", "references"},
-    {"callbacks", "fidelity", "results"},
-    {"evaluate"},
-    {"cli"},
+    {
+        "average",
+        "fidelity",
+        "launch",
+        "leaving",
+        "metrics_file",
+        "prompt_validation",
+        "results",
+        "saving",
+        "training_progress",
+        "wandb_run",
+    },
+    {"evaluate", "export", "hub"},
+    {"cli", "cli_share"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PACKAGES = ("clip2latent", "datagen", "demo")
