@@ -13,7 +13,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clip2latent.bridge import Bridge
 from clip2latent.diffusion import Schedule
@@ -33,14 +33,14 @@ class LoadedPrior:
     """A frozen prior with all that sampling from it needs.
 
     Attributes:
-        prior: in eval mode, without gradients.
+        prior: in eval mode, without gradients; a `ReleasedPrior` where it came from the original clip2latent.
         space: between its tokens and the generator's latents.
         bridge: from embeddings of texts and images to what it is conditioned on.
         schedule: it was trained with.
         config: the checkpoint's description, plain types (see `describe`).
     """
 
-    prior: LatentPrior
+    prior: nn.Module
     space: LatentSpace
     bridge: Bridge
     schedule: Schedule
@@ -114,7 +114,8 @@ def load_prior(source: str | Path = DEMO) -> LoadedPrior:
 
     Args:
         source: "demo" for the embedded one, a Lightning checkpoint (.ckpt), an exported folder, an address of either,
-            or owner/name on the Hugging Face Hub (see `find_prior`).
+            or owner/name on the Hugging Face Hub (see `find_prior`); or a checkpoint of the original clip2latent (see
+            `released.load_released`).
 
     Raises:
         ValueError: where it is not a checkpoint of this package and format, or its keys are not those of its
@@ -122,6 +123,10 @@ def load_prior(source: str | Path = DEMO) -> LoadedPrior:
         FileNotFoundError: where there is none.
         OSError: where the download failed.
     """
+    from clip2latent.released import is_released, load_released  # reaches generators, which training must not
+
+    if is_released(source):
+        return LoadedPrior(*load_released(source))
     name, config, state = _read(source)
     try:
         prior = LatentPrior(**config["prior"])
@@ -154,8 +159,13 @@ def _check_keys(found: dict[str, Tensor], expected: dict[str, Tensor], prefix: s
         raise ValueError(f"{name}: the weights are not those of its description: {listed}")
 
 
-def export_prior(checkpoint: str | Path, folder: str | Path) -> Path:
+def export_prior(checkpoint: str | Path, folder: str | Path, training: Mapping[str, Any] | None = None) -> Path:
     """Writes a checkpoint as a folder: config.json and model.safetensors, the averaged weights only.
+
+    Args:
+        checkpoint: as `load_prior` takes it.
+        folder: new, or empty.
+        training: what else is known about the training, plain types, for config.json.
 
     Raises:
         ValueError: where the folder holds something already.
@@ -165,9 +175,11 @@ def export_prior(checkpoint: str | Path, folder: str | Path) -> Path:
         raise ValueError(f"{folder} is not empty: name another folder")
     _, config, state = _read(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
+    config = {**config, "training": {**config.get("training", {}), **training}} if training else config
     tensors = {key: value.contiguous().clone() for key, value in state.items()}
     temporary = folder / f"{WEIGHTS}.partial"
-    safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
+    # save_file would make a file that its owner alone can read.
+    temporary.write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
     os.replace(temporary, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return folder

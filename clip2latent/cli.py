@@ -14,7 +14,9 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 import clip2latent
 from clip2latent.arguments import in_order, one_line
+from clip2latent.cli_share import export, push
 from clip2latent.outputs import choose_folder, filled, provenance, slug, write_json
+from clip2latent.progress import progress_bar
 
 
 def generate(
@@ -36,7 +38,7 @@ def generate(
 
     Args:
         prompts: Texts, each in quotes.
-        checkpoint: "demo", a training checkpoint (.ckpt) or an exported folder.
+        checkpoint: "demo", a training checkpoint (.ckpt), an exported folder, or owner/name on the Hub.
         num: Images to keep for each prompt.
         candidates: Images to choose from for each prompt, by CLIP score (default: 16, or num where that is more).
         guidance: How strongly to follow the prompt; 1 is plain (default: what the checkpoint recommends).
@@ -74,7 +76,7 @@ def generate(
         "seed": seed,
     }
     started = time.monotonic()
-    with _progress_bar("drawing", len(texts) * options["candidates"]) as bar:
+    with progress_bar("drawing", len(texts) * options["candidates"]) as bar:
         numbers = {name: value for name, value in options.items() if name != "checkpoint"}
         samples = pipeline.generate(texts, **numbers, chunk=chunk, progress=bar.update)
     seconds = time.monotonic() - started
@@ -108,7 +110,7 @@ def evaluate(
 
     Args:
         prompts: A prompts file; .jsonl with {"prompt", "attributes"} lines for judge accuracy too.
-        checkpoint: "demo", a training checkpoint (.ckpt) or an exported folder.
+        checkpoint: "demo", a training checkpoint (.ckpt), an exported folder, or owner/name on the Hub.
         num: Images for each prompt and row of the table.
         guidance: The guidances to try, as [1,2,3]; what the checkpoint recommends is always among them.
         candidates: How many the best is taken of, in the rows that take the best.
@@ -138,7 +140,7 @@ def evaluate(
     pipeline = TextToImage.from_pretrained(checkpoint)
     _warn_of_unknown_words(pipeline.embedder, [prompt.text for prompt in read])
     critic, world = evaluation.critics(read, judge)
-    report = evaluation.evaluate(pipeline, read, plan, sampling, critic, world, _progress_bar)
+    report = evaluation.evaluate(pipeline, read, plan, sampling, critic, world, progress_bar)
     options = {"checkpoint": checkpoint, "prompts": prompts, "judge": judge}
     record = {"options": options, **report.record, **provenance(), "files": ["grid.png", "metrics.json"]}
     with filled(folder, "metrics.json") as staging:
@@ -186,7 +188,9 @@ def main(args: Sequence[str] | None = None) -> int:
     parser, commands = _parser()
     options = [option for command in commands.values() for option in command.options]
     try:
-        words = in_order(sys.argv[1:] if args is None else args, flags={"--overwrite", "--offline", "--help"})
+        words = in_order(
+            sys.argv[1:] if args is None else args, flags={"--offline", "--help", *(f"--{name}" for name in _FLAGS)}
+        )
         config = parser.parse_args(words)
         name = config.pop("subcommand")
         with _network(not config[name].pop("offline")):
@@ -213,14 +217,15 @@ def _parser() -> tuple[ArgumentParser, dict[str, _Command]]:
     parser.add_argument("--version", action="version", version=f"clip2latent {clip2latent.__version__}")
     subcommands = parser.add_subcommands(required=True)
     commands = {}
-    for run in (generate, evaluate, convert):
+    for run in (generate, evaluate, convert, export, push):
         summary = (run.__doc__ or "").splitlines()[0]
         child = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
         texts = _TEXTS.get(run.__name__, {})
         for name, options in texts.items():
             child.add_argument(name, type=str, **options)
-        child.add_function_arguments(run, as_group=False, as_positional=False, skip={"overwrite", *texts})
-        child.add_argument("--overwrite", action="store_true", help="Write into an output folder that holds files.")
+        child.add_function_arguments(run, as_group=False, as_positional=False, skip={*_FLAGS, *texts})
+        for name in _FLAGS.keys() & signature(run).parameters:
+            child.add_argument(f"--{name}", action="store_true", help=_FLAGS[name])
         child.add_argument("--offline", action="store_true", help="Never touch the network; use what is here already.")
         subcommands.add_subcommand(run.__name__, child, help=summary)
         options = [f"--{name}" for name in signature(run).parameters if name not in texts]
@@ -228,11 +233,23 @@ def _parser() -> tuple[ArgumentParser, dict[str, _Command]]:
     return parser, commands
 
 
+_FLAGS = {
+    "overwrite": "Write into an output folder that holds files.",
+    "private": "Make a new repository visible to its owner alone.",
+}
 _TEXTS: dict[str, dict[str, dict[str, Any]]] = {
     "generate": {"prompts": {"nargs": "*", "help": "Texts, each in quotes."}},
     "convert": {
         "source": {"help": "A file, a folder, an embedded generator's name, http(s)://... or hf://owner/name/file."},
         "out": {"help": "Output folder."},
+    },
+    "export": {
+        "checkpoint": {"help": "A .ckpt file, an exported folder, owner/name on the Hub, or demo."},
+        "out": {"help": "Output folder."},
+    },
+    "push": {
+        "folder": {"help": "A folder that export wrote."},
+        "repo": {"help": "owner/name on the Hub; made where there is none."},
     },
 }
 
@@ -258,10 +275,3 @@ def _warn_of_unknown_words(embedder: Any, prompts: Sequence[str]) -> None:
     if unknown:
         words = ", ".join(repr(word) for word in unknown)
         print(f"warning: the demo never saw {words}: it knows avatars and objects only", file=sys.stderr)
-
-
-def _progress_bar(name: str, total: int) -> Any:
-    """A progress bar on a terminal, nothing elsewhere."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=name, unit="image", leave=False, disable=None)

@@ -28,6 +28,7 @@ LAYERS = [
     {"spec", "latents", "bridge", "diffusion", "augment", "images", "contracts", "origins"},
     {
         "prior",
+        "causal_transformer",
         "embedders",
         "openclip",
         "openclip_weights",
@@ -40,7 +41,7 @@ LAYERS = [
         "released_embedder",
         "released_prior",
     },
-    {"checkpoint", "convert", "data", "search", "training_record"},
+    {"checkpoint", "convert", "data", *PAIRS, "search", "training_record"},
     {"training", "text2image", "refine", "compose", "edit", "references"},
     {
         "average",
