@@ -125,6 +125,27 @@ def ddim_steps(schedule: Schedule, times: int | Sequence[int], eta: float = 0.0)
     return Steps(t, x, x0, torch.zeros_like(x), noise)
 
 
+def clip2latent_skip_steps(schedule: Schedule, num: int) -> Steps:
+    """Returns the sampling of the original clip2latent with skips of T / num timesteps, to reproduce its results.
+
+    The means are those of `ddpm_steps`, but the noise has the deviation that belongs to steps of one timestep: too
+    little at first, which acts as a hidden truncation, too much in the end. The first timestep is T - T / num, where
+    pure noise is not yet the right state.
+    Source: justinpinkney/clip2latent, LatentPrior.set_timestep_skip and p_sample_loop.
+
+    Args:
+        schedule: the training schedule.
+        num: the number of steps S, a divisor of T.
+    """
+    _check_num(schedule, num)
+    if schedule.timesteps % num:
+        divisors = [number for number in range(1, schedule.timesteps + 1) if schedule.timesteps % number == 0]
+        raise ValueError(f"clip2latent-skip takes as many steps as divide {schedule.timesteps}: {divisors}, got {num}")
+    skip = schedule.timesteps // num
+    steps = ddpm_steps(schedule, range(schedule.timesteps - skip, -1, -skip))
+    return steps._replace(noise=ddpm_steps(schedule, schedule.timesteps).noise.flip(0)[steps.t])
+
+
 def dpmpp_steps(schedule: Schedule, times: int | Sequence[int]) -> Steps:
     """Returns DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), deterministic and accurate in few steps.
 

@@ -16,6 +16,7 @@ from clip2latent.checkpoint import load_prior
 from clip2latent.diffusion import (
     Schedule,
     Steps,
+    clip2latent_skip_steps,
     ddim_steps,
     ddpm_steps,
     dpmpp_steps,
@@ -32,7 +33,12 @@ from clip2latent.prompts import check_prompts
 from clip2latent.search import TopK
 from clip2latent.spec import ModelSpec
 
-SAMPLERS: dict[str, Callable[[Schedule, int], Steps]] = {"dpmpp": dpmpp_steps, "ddim": ddim_steps, "ddpm": ddpm_steps}
+SAMPLERS: dict[str, Callable[[Schedule, int], Steps]] = {
+    "dpmpp": dpmpp_steps,
+    "ddim": ddim_steps,
+    "ddpm": ddpm_steps,
+    "clip2latent-skip": clip2latent_skip_steps,
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class Sampling:
     Attributes:
         guidance: classifier-free guidance; 1 is none; None for what the checkpoint recommends.
         steps: sampling steps, 1 to the T of training.
-        sampler: "dpmpp", "ddim" or "ddpm".
+        sampler: "dpmpp", "ddim" or "ddpm"; "clip2latent-skip" is the original's, to reproduce its results.
         truncation: 1 for the prior's own spread, towards 0 ever nearer to the mean latent.
         seed: any integer from 0.
         chunk: images made at once.
@@ -150,7 +156,7 @@ class TextToImage:
         """Loads a prior and the generator and the embedder that it names.
 
         Args:
-            source: "demo", a training checkpoint (.ckpt) or an exported folder.
+            source: "demo", a training checkpoint (.ckpt), an exported folder, or another source of `load_prior`.
             device: where to run; None takes CUDA where there is one.
 
         Raises:
@@ -190,7 +196,7 @@ class TextToImage:
             candidates: images to choose from, for each prompt; None for 16, or `num` where that is more.
             guidance: and the following: see `Sampling`.
             steps: 1 to the T of training.
-            sampler: "dpmpp", "ddim" or "ddpm".
+            sampler: "dpmpp", "ddim", "ddpm" or "clip2latent-skip".
             truncation: from 0 to the prior's own spread, 1.
             seed: any integer from 0.
             chunk: images made at once.

@@ -1,27 +1,33 @@
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file
+from golden_cases import golden
+from torch.nn import functional as F
 
-from clip2latent.diffusion import guided
+from clip2latent import diffusion
+from clip2latent.diffusion import Schedule, Steps, ddpm_steps, guided, sample
 from clip2latent.prior import LatentPrior
 
-GOLDEN = load_file(Path(__file__).parent / "golden" / "dalle2_prior.safetensors")
 NAMES = {
     "learned_query": "queries",
     "null_text_embeds": "null_embedding",
     "to_time_embeds.0.weight": "time.weight",
 }
+NOT_OURS = ("null_image_embed", "null_text_encodings")
+SCALE = 32**0.5
+
+
+@pytest.fixture(scope="module", params=["dalle2_prior", "dalle2_prior_scaled"])
+def case(request):
+    return golden(request.param)
 
 
 @pytest.fixture(scope="module")
-def golden_prior():
+def golden_prior(case):
     prior = LatentPrior(embedding_dim=32, latent_dim=32, dim=32, depth=2, heads=2, dim_head=16, timesteps=40).eval()
     state = {}
-    for key, value in GOLDEN.items():
+    for key, value in case.weights.items():
         name = key.removeprefix("net.")
-        if key.startswith("net.") and name != "null_image_embed":
+        if key.startswith("net.") and name not in NOT_OURS:
             name = NAMES.get(name, name.replace("causal_transformer.", "transformer."))
             state[name] = value.reshape(prior.state_dict()[name].shape)
     prior.load_state_dict(state)
@@ -42,19 +48,71 @@ def inputs(prior, batch=4):
     return x, torch.randint(config["timesteps"], (batch,), generator=rng), embedding
 
 
-@pytest.mark.parametrize(("keep", "recorded"), [(None, 0), (True, 0), (False, 1)])
-def test_one_token_is_dalle2_pytorchs_network(golden_prior, keep, recorded):
-    x, t, embedding = GOLDEN["io.net.image_embed"], GOLDEN["io.net.t"], GOLDEN["io.text_embed"]
+@pytest.mark.parametrize(("keep", "text"), [(None, 0), (True, 0), (False, 1)])
+@pytest.mark.parametrize("image", [0, 1])
+def test_one_token_is_dalle2_pytorchs_network(case, golden_prior, keep, text, image):
+    """Where that drops the noised latent too, which our null branch never does, a constant takes its place."""
+    x, t, embedding = case.io["net.image_embed"], case.io["net.t"], case.io["text_embed"]
+    x = case.weights["net.null_image_embed"].expand_as(x) if image else x
     mask = None if keep is None else torch.full((len(x),), keep)
     out = golden_prior(x[:, None], t, embedding, mask)[:, 0]
-    torch.testing.assert_close(out, GOLDEN[f"io.net.out_textdrop{recorded}_imgdrop0"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(out, case.io[f"net.out_textdrop{text}_imgdrop{image}"], rtol=0, atol=1e-5)
 
 
-def test_guidance_extrapolates_from_text_drop_alone(golden_prior):
-    x, t, embedding = GOLDEN["io.net.image_embed"], GOLDEN["io.net.t"], GOLDEN["io.text_embed"]
-    with_text, without = (GOLDEN[f"io.net.out_textdrop{drop}_imgdrop0"] for drop in (0, 1))
+def test_guidance_extrapolates_from_text_drop_alone(case, golden_prior):
+    x, t, embedding = case.io["net.image_embed"], case.io["net.t"], case.io["text_embed"]
+    with_text, without = (case.io[f"net.out_textdrop{drop}_imgdrop0"] for drop in (0, 1))
     out = guided(golden_prior, embedding, 2.0)(x[:, None], t)[:, 0]
     torch.testing.assert_close(out, without + 2 * (with_text - without), rtol=0, atol=2e-5)
+
+
+def dalle2_denoiser(case, prior, scale):
+    """Its guidance, whose null branch sees the timestep alone, and its norms where the case has them on."""
+    embedding, null = case.io["text_embed"], case.weights["net.null_image_embed"]
+    on_sphere = case.config["diffusion_prior"].get("sampling_clamp_l2norm")
+
+    def denoise(x, t):
+        blind = prior(null.expand_as(x), t, embedding, torch.zeros(len(x), dtype=torch.bool))
+        x0 = blind + scale * (prior(x, t, embedding) - blind)
+        return F.normalize(x0, dim=-1) * SCALE if on_sphere else x0
+
+    return denoise
+
+
+def dalle2_ddim_steps(schedule, num, eta):
+    """Its DDIM as a table: one step fewer than asked for, abar read one timestep late, a last step that returns x0."""
+    times = torch.linspace(-1, schedule.timesteps, num + 1)[:-1].int().flip(0).tolist()
+    abar, before = schedule.alphas_cumprod, torch.cat([torch.ones(1).double(), schedule.alphas_cumprod[:-1]])
+    t, following = torch.tensor(times[:-1]), torch.tensor(times[1:])
+    last = following < 0
+    alpha, alpha_next = before[t], before[following.clamp(min=0)]
+    noise = eta * ((1 - alpha / alpha_next) * (1 - alpha_next) / (1 - alpha)).sqrt()
+    towards_noise = (1 - alpha_next - noise**2).sqrt()
+    x = towards_noise / (1 - abar[t]).sqrt()
+    x0 = alpha_next.sqrt() - x * abar[t].sqrt()
+    x, x0, noise = (torch.where(last, end, column) for column, end in ((x, 0.0), (x0, 1.0), (noise, 0.0)))
+    return Steps(t, x, x0, torch.zeros_like(x), torch.where(following > 0, noise, 0.0))
+
+
+RUNS = {
+    "ddpm": lambda schedule: ddpm_steps(schedule, 40),
+    "ddim10.eta0.0": lambda schedule: dalle2_ddim_steps(schedule, 10, 0.0),
+    "ddim10.eta1.0": lambda schedule: dalle2_ddim_steps(schedule, 10, 1.0),
+}
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+@pytest.mark.parametrize("run", RUNS)
+def test_chains_of_the_network_are_dalle2_pytorchs(case, golden_prior, run, scale, monkeypatch):
+    noise = case.io["noise"][:, :, None]
+    draws = iter(noise[1:])
+    monkeypatch.setattr(diffusion, "normal", lambda *_: next(draws))
+    on_sphere = case.config["diffusion_prior"].get("init_image_embed_l2norm")
+    start = F.normalize(noise[0], dim=-1) * SCALE if on_sphere else noise[0]
+    found = sample(dalle2_denoiser(case, golden_prior, scale), start, RUNS[run](Schedule.cosine(40)), None)
+    if on_sphere:
+        found = F.normalize(found, dim=-1) * SCALE
+    torch.testing.assert_close(found[:, 0], case.io[f"{run}.cs{scale}"], rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("num_tokens", [1, 3, 18])
