@@ -63,8 +63,9 @@ def read_training(source: str | Path, config: dict[str, Any]) -> TrainingRecord:
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     run = _read_run(path.with_name("config.yaml"), config)
     weights = "moving average" if "current_model_state" in checkpoint else "as optimised"
-    settings = known | _from_run(run) | {"steps": int(checkpoint.get("global_step", 0)), "weights": weights}
-    scores |= _scores(checkpoint.get("callbacks") or {})
+    step = int(checkpoint.get("global_step", 0))
+    settings = known | _from_run(run) | {"steps": step, "weights": weights}
+    scores |= _scores(checkpoint.get("callbacks") or {}, step)
     prompts = (run.get("validation") or {}).get("prompts")
     return TrainingRecord(settings, scores, prompts if prompts and Path(prompts).is_file() else None)
 
@@ -95,10 +96,15 @@ def _from_run(run: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _scores(callbacks: dict[str, Any]) -> dict[str, float]:
-    """What the callbacks that choose checkpoints by a metric saw last, which is when they wrote this one."""
+def _scores(callbacks: dict[str, Any], step: int) -> dict[str, float]:
+    """What the callbacks that choose checkpoints by a metric saw when this one was written."""
     found = {}
     for state in callbacks.values():
-        if isinstance(state, dict) and state.get("monitor") and state.get("current_score") is not None:
+        if not isinstance(state, dict) or not state.get("monitor"):
+            continue
+        if state.get("current_score") is not None:  # Lightning's ModelCheckpoint
             found[str(state["monitor"])] = float(state["current_score"])
+        for score, at in state.get("best") or []:  # saving.Checkpoints
+            if int(at) == step:
+                found[str(state["monitor"])] = float(score)
     return found

@@ -23,9 +23,9 @@ def run(tmp_path_factory):
     torch.manual_seed(0)
     size = {"dim": 16, "depth": 1, "heads": 2, "dim_head": 8, "timesteps": 50, "noise_scale": 0.5}
     module = PriorTraining(dataset, **size)
-    watched = {"monitor": "val/clip_score", "current_score": torch.tensor(0.25)}
+    watched = {"monitor": "val/clip_score", "best": [[0.5, 30], [0.25, 40]]}
     checkpoint = {"state_dict": module.state_dict(), "current_model_state": {}, "global_step": 40}
-    checkpoint |= {"callbacks": {"ModelCheckpoint": watched, "other": {"updated_at": 3}}}
+    checkpoint |= {"callbacks": {"Checkpoints": watched, "PriorAverage": {"updated_at": 3}}}
     module.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, folder / "best.ckpt")
     (folder / "prompts.txt").write_text("\n".join(PROMPTS))
