@@ -1,127 +1,31 @@
-"""LatentPairs: the pairs that datagen wrote, decoded once, shuffled as a pure function of (seed, step)."""
+"""LatentPairs: pairs of latents and embeddings for training, from memory or, where they do not fit, as a stream."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import tarfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
-from tqdm import tqdm
 
-MANIFEST = "dataset.json"
-_KEYS = {
-    "generator",
-    "embedder",
-    "latent_shape",
-    "groups",
-    "embedding_dim",
-    "count",
-    "shards",
-    "latent_mean",
-    "latent_std",
-}
+from clip2latent import pair_cache
+from clip2latent.memory import available_memory
+from clip2latent.pair_cache import Loaded, Wanted, load
+from clip2latent.pair_dataset import describe_shards, find_dataset, listed_shards, read_dataset, read_description
+from clip2latent.pair_order import InOrder, PairBatches
+from clip2latent.pair_reading import Reader, read_shards
+from clip2latent.pair_shards import Pairs, Rows, read_shard
+from clip2latent.pair_sources import Access, Shard
+from clip2latent.pair_stream import PairStream
 
+__all__ = ["LatentPairs", "PairBatches", "PairStream", "Pairs", "read_dataset", "read_pairs", "read_shard"]
 
-class Pairs(NamedTuple):
-    """Generator latents and the embeddings of their images, row by row.
-
-    Attributes:
-        latents: [B, K, D], the first row of each group, not standardised.
-        embeddings: [B, E], unit norm.
-    """
-
-    latents: Tensor
-    embeddings: Tensor
-
-
-def read_dataset(path: str | Path) -> dict[str, Any]:
-    """Reads and checks a dataset's description.
-
-    Args:
-        path: the folder that `python -m datagen` wrote.
-
-    Returns:
-        dataset.json's content.
-
-    Raises:
-        ValueError: where there is no dataset, an unfinished one, or one of another format.
-    """
-    folder = Path(path)
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        started = folder.is_dir() and any(folder.glob("*.tar*"))
-        fix = (
-            "run the same datagen command again, it goes on where it stopped"
-            if started
-            else "make one: python -m datagen"
-        )
-        raise ValueError(f"no {'finished ' if started else ''}dataset in {folder} ({manifest} is missing): {fix}")
-    try:
-        dataset = json.loads(manifest.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{manifest} is not valid JSON: {error}") from error
-    if not isinstance(dataset, dict) or dataset.get("format") != 1:
-        found = dataset.get("format") if isinstance(dataset, dict) else None
-        raise ValueError(f"{manifest} has format {found!r}, this version reads format 1")
-    missing = _KEYS - set(dataset)
-    if missing:
-        raise ValueError(f"{manifest} lacks {', '.join(sorted(missing))}")
-    counts = sum(shard["count"] for shard in dataset["shards"])
-    if counts != dataset["count"]:
-        raise ValueError(f"{manifest} says count {dataset['count']}, but its shards hold {counts} pairs together")
-    return dataset
-
-
-def read_shard(path: str | Path, sha256: str = "") -> Pairs:
-    """Decodes one shard: tar members {key}.latent.npy [n, K, D] and {key}.embedding.npy [n, E].
-
-    Nothing in a shard is ever unpickled or run.
-
-    Args:
-        path: the shard.
-        sha256: the file's recorded hash; "" leaves it unchecked.
-
-    Raises:
-        ValueError: for a damaged, truncated or foreign shard, named with its path.
-    """
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ValueError(f"shard {path} is missing") from None
-    if sha256 and hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError(
-            f"shard {path} is damaged: it holds {len(content)} bytes whose hash is not the one in {MANIFEST};"
-            " delete it and run the same datagen command again"
-        )
-    arrays: dict[str, list[np.ndarray]] = {"latent": [], "embedding": []}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
-            for member in tar:
-                field = member.name.split(".", 1)[-1].removesuffix(".npy")
-                stream = tar.extractfile(member)
-                if field not in arrays or stream is None:
-                    raise ValueError(f"unexpected member {member.name!r}")
-                arrays[field].append(np.load(io.BytesIO(stream.read()), allow_pickle=False))
-        latents, embeddings = (np.concatenate(parts).astype(np.float32, copy=False) for parts in arrays.values())
-        if latents.ndim != 3 or embeddings.ndim != 2 or len(latents) != len(embeddings):
-            raise ValueError(f"latents {latents.shape} and embeddings {embeddings.shape} are not [n, K, D] and [n, E]")
-        if not (np.isfinite(latents).all() and np.isfinite(embeddings).all()):
-            raise ValueError("NaN or infinite values")
-    except (tarfile.TarError, ValueError, EOFError, OSError) as error:
-        raise ValueError(f"shard {path} cannot be read: {error}") from error
-    return Pairs(torch.from_numpy(latents), torch.from_numpy(embeddings))
+WORTH_KEEPING = 1 << 28  # bytes of shards whose decoding takes seconds
 
 
 def read_pairs(path: str | Path, dataset: dict[str, Any]) -> Pairs:
-    """Decodes all shards of a dataset into memory.
+    """Decodes all shards of a dataset into memory, in float32.
 
     Args:
         path: the dataset's folder.
@@ -130,144 +34,182 @@ def read_pairs(path: str | Path, dataset: dict[str, Any]) -> Pairs:
     Raises:
         ValueError: for a shard that is not what the description says, named with its path.
     """
-    count, num_tokens, width = dataset["count"], len(dataset["groups"]), dataset["latent_shape"][1]
-    pairs = Pairs(torch.empty(count, num_tokens, width), torch.empty(count, dataset["embedding_dim"]))
-    start = 0
-    for record in tqdm(dataset["shards"], desc="reading shards", unit="shard", leave=False, delay=1):
-        shard_path = Path(path, record["name"])
-        shard = read_shard(shard_path, record.get("sha256", ""))
-        stop = start + record["count"]
-        expected = [tuple(whole[start:stop].shape) for whole in pairs]
-        if [tuple(part.shape) for part in shard] != expected:
-            found = [tuple(part.shape) for part in shard]
-            raise ValueError(f"shard {shard_path} holds arrays {found}, {MANIFEST} promises {expected}")
-        for whole, part in zip(pairs, shard, strict=True):
-            whole[start:stop] = part
-        start = stop
-    return pairs
-
-
-class PairBatches:
-    """An endless order of batches cut into lengths that Lightning sees as epochs.
-
-    Batch i is a pure function of (seed, i): rank r of W takes the r-th part of the i-th global batch. Each pass over
-    the data has its own permutation; the rows that do not fill a global batch wait for another pass. So every rank has
-    the same number of batches, the union over ranks depends on batch_size * W only, and training can go on anywhere.
-    """
-
-    def __init__(
-        self,
-        pairs: Pairs,
-        batch_size: int,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        length: int | None = None,
-        position: Callable[[], int] = lambda: 0,
-    ) -> None:
-        """Builds the order.
-
-        Args:
-            pairs: all pairs.
-            batch_size: rows in a batch, on each rank.
-            seed: of the permutations.
-            rank: this process among `world_size`.
-            world_size: number of processes.
-            length: batches in one iteration; None is one pass over the data.
-            position: called at the start of an iteration, the index of its first batch.
-        """
-        count = len(pairs.embeddings)
-        self.pairs, self.batch_size, self.seed, self.rank = pairs, batch_size, seed, rank
-        self.global_batch = batch_size * world_size
-        self.per_pass = count // self.global_batch
-        if not self.per_pass:
-            raise ValueError(
-                f"batch_size {batch_size} on {world_size} process(es) needs {self.global_batch} pairs, the dataset has"
-                f" {count} to train on: lower data.batch_size or make more pairs"
-            )
-        self.length = length or self.per_pass
-        self.position = position
-        self._shuffled = (-1, torch.empty(0, dtype=torch.int64))
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[Pairs]:
-        start = self.position()
-        for index in range(start, start + self.length):
-            yield self.batch(index)
-
-    def batch(self, index: int) -> Pairs:
-        """Returns this rank's part of the global batch `index`."""
-        number, offset = divmod(index, self.per_pass)
-        if self._shuffled[0] != number:
-            entropy = np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint64)[0]
-            rng = torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
-            self._shuffled = (number, torch.randperm(len(self.pairs.embeddings), generator=rng))
-        first = offset * self.global_batch + self.rank * self.batch_size
-        rows = self._shuffled[1][first : first + self.batch_size]
-        return Pairs(*(whole.index_select(0, rows) for whole in self.pairs))
-
-
-class _InOrder:
-    """Batches of all pairs in their own order; every rank has the same ones."""
-
-    def __init__(self, pairs: Pairs, batch_size: int) -> None:
-        self.parts = [Pairs(*parts) for parts in zip(*(whole.split(batch_size) for whole in pairs), strict=True)]
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def __iter__(self) -> Iterator[Pairs]:
-        return iter(self.parts)
+    return _tensors(read_shards(listed_shards(dataset, str(path)), _shape(dataset)).rows)
 
 
 class LatentPairs(LightningDataModule):
     """The pairs of a dataset for training, and the last few of them held out for validation."""
 
-    def __init__(self, path: str, batch_size: int = 512, holdout: int = 1024, seed: int = 0) -> None:
+    def __init__(
+        self,
+        path: str,
+        batch_size: int = 512,
+        holdout: int = 1024,
+        seed: int = 0,
+        description: str | None = None,
+        storage: Literal["float32", "float16"] = "float32",
+        place: Literal["auto", "ram", "device"] = "auto",
+        stream: bool | None = None,
+        pool: int = 1 << 18,
+        damaged: Literal["refuse", "skip"] = "refuse",
+        cache: str = "auto",
+        allow_urls: bool = False,
+        allow_pipes: bool = False,
+    ) -> None:
         """Reads the description of a dataset; the pairs are read when training starts.
 
         Args:
-            path: the folder that datagen wrote (dataset.json and shards).
+            path: the folder that datagen wrote (dataset.json and shards), some of its shards, or shards without
+                dataset.json: a folder, a file, or a pattern such as data/{00000..00099}.tar.
             batch_size: pairs in a batch, on each process.
             holdout: pairs kept for val/loss, at most a tenth of all, one at least.
             seed: of the order of the pairs.
+            description: for shards without dataset.json, as the original clip2latent made them: a yaml file with the
+                generator, embedder and groups they are of.
+            storage: type of the pairs in memory; float16 takes half of it. Batches are float32.
+            place: where the pairs are kept: on the training's device, in RAM, or the former if it has plenty of memory.
+            stream: whether shards are read again in each pass instead of being kept; by itself where they would take
+                more than half of the free memory.
+            pool: pairs that a stream shuffles together, over all processes.
+            damaged: whether a shard that cannot be used is an error or skipped with a warning.
+            cache: folder for decoded pairs, which are used again while the shards stay the same; off for none; auto
+                keeps those of large local data beside the shards.
+            allow_urls: whether path may be an address (http, https, hf).
+            allow_pipes: whether path may be "pipe:" and a command, which a shell runs.
         """
         super().__init__()
-        if batch_size < 1 or holdout < 1:
-            raise ValueError(f"batch_size and holdout must be positive, got {batch_size} and {holdout}")
+        if batch_size < 1 or holdout < 1 or pool < 1:
+            raise ValueError(f"batch_size, holdout and pool must be positive, got {batch_size}, {holdout} and {pool}")
         self.path, self.batch_size, self.holdout, self.seed = path, batch_size, holdout, seed
-        self.dataset = read_dataset(path)
+        self.storage, self.place, self.stream, self.pool = storage, place, stream, pool
+        self.skip_damaged, self.cache = damaged == "skip", cache
+        self.skipped: list[str] = []
+        self._description = read_description(description) if description else {}
+        self._dataset, self._shards = find_dataset(path, bool(description), Access(allow_urls, allow_pipes))
+        self._loaded: Loaded | None = None
         self._pairs: Pairs | None = None
+        self._holdout: Pairs | None = None
 
-    def setup(self, stage: str) -> None:
-        """Decodes the shards, once."""
-        if self._pairs is None:
-            self._pairs = read_pairs(self.path, self.dataset)
+    @property
+    def dataset(self) -> dict[str, Any]:
+        """The content of dataset.json; for shards without one they are gone through, once, for their statistics."""
+        if self._dataset is None:
+            loaded = self._load(keep=not self._streams())
+            self._dataset = describe_shards(self._description, loaded.shards, loaded.statistics)
+        return self._dataset
 
     @property
     def num_train(self) -> int:
         """Pairs to train on."""
-        return self.dataset["count"] - max(1, min(self.holdout, self.dataset["count"] // 10))
+        count = self.dataset["count"] if self._loaded is None else sum(s.count for s in self._loaded.shards)
+        return count - max(1, min(self.holdout, count // 10))
 
-    def train_dataloader(self) -> PairBatches:
+    def setup(self, stage: str) -> None:
+        """Decodes the shards, once; of a stream only the pairs held out."""
+        if self._holdout is not None:
+            return
+        strategy = self.trainer.strategy if self.trainer else None
+        streams = self._streams()
+        streams = strategy.broadcast(streams) if strategy else streams
+        _ = self.dataset  # goes through shards without dataset.json
+        if streams:
+            shards = self._loaded.shards if self._loaded else self._shards
+            self._loaded = Loaded(None, shards, self.skipped, {})
+            self._holdout = _last_rows(shards, self.num_train, self.skip_damaged)
+            return
+        if self._loaded is None or self._loaded.rows is None:
+            self._load(keep=True)
+        pairs = _tensors(self._loaded.rows)
+        self._loaded = self._loaded._replace(rows=None)
+        device = strategy.root_device if strategy else torch.device("cpu")
+        if device.type == "cuda" and self.place != "ram" and (self.place == "device" or _fits(pairs, device)):
+            pairs = Pairs(*(whole.to(device) for whole in pairs))
+        self._pairs = Pairs(*(whole[: self.num_train] for whole in pairs))
+        self._holdout = Pairs(*(whole[self.num_train :] for whole in pairs))
+
+    def train_dataloader(self) -> PairBatches | PairStream:
         """Returns shuffled batches that go on where the trainer stands.
 
         One Lightning epoch is all of max_steps, so that the progress bar counts to the end, or else one pass.
         """
         trainer = self.trainer
         in_epochs = trainer.max_epochs not in (None, -1) or trainer.max_steps < 0
-        return PairBatches(
-            Pairs(*(whole[: self.num_train] for whole in self._pairs)),
-            self.batch_size,
-            self.seed,
-            trainer.global_rank,
-            trainer.world_size,
-            length=None if in_epochs else trainer.max_steps * trainer.accumulate_grad_batches,
-            position=lambda: trainer.global_step * trainer.accumulate_grad_batches,
-        )
+        order = {
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "rank": trainer.global_rank,
+            "world_size": trainer.world_size,
+            "length": None if in_epochs else trainer.max_steps * trainer.accumulate_grad_batches,
+            "position": lambda: trainer.global_step * trainer.accumulate_grad_batches,
+        }
+        counts = [shard.count for shard in self._loaded.shards]
+        if trainer.world_size > 1 and trainer.strategy.broadcast(counts) != counts:
+            raise ValueError(
+                f"process {trainer.global_rank} could use {len(counts)} shards with {sum(counts)} pairs, process 0"
+                " others: do all of them see the same files?"
+            )
+        if self._pairs is not None:
+            return PairBatches(self._pairs, **order)
+        shards = self._loaded.shards
+        return PairStream(shards, self.num_train, **order, pool=self.pool, skip_damaged=self.skip_damaged)
 
-    def val_dataloader(self) -> _InOrder:
+    def val_dataloader(self) -> InOrder:
         """Returns the held-out pairs in order."""
-        return _InOrder(Pairs(*(whole[self.num_train :] for whole in self._pairs)), self.batch_size)
+        return InOrder(self._holdout, self.batch_size)
+
+    def _load(self, keep: bool) -> Loaded:
+        known = self._dataset is not None
+        shape = _shape(self._dataset) if known else None
+        wanted = Wanted(shape, self.storage, self.skip_damaged, keep, statistics=not known)
+        self._loaded = load(self._shards, wanted, self._cache_folder())
+        self.skipped = self._loaded.skipped
+        return self._loaded
+
+    def _cache_folder(self) -> Path | None:
+        if self.cache == "off":
+            return None
+        if self.cache != "auto":
+            return Path(self.cache)
+        files = [Path(shard.location) for shard in self._shards if Path(shard.location).is_file()]
+        if len(files) < len(self._shards) or sum(file.stat().st_size for file in files) < WORTH_KEEPING:
+            return None
+        return files[0].parent / pair_cache.FOLDER
+
+    def _streams(self) -> bool:
+        if self.stream is not None:
+            return self.stream
+        if self._dataset is not None:
+            tokens, width, dim = _shape(self._dataset)
+            needed = self._dataset["count"] * (tokens * width + dim) * (2 if self.storage == "float16" else 4)
+        else:
+            files = [Path(shard.location) for shard in self._shards if Path(shard.location).is_file()]
+            needed = sum(file.stat().st_size for file in files)
+        processes = self.trainer.num_devices if self.trainer else 1
+        return needed * processes > available_memory() // 2
+
+
+def _shape(dataset: dict[str, Any]) -> tuple[int, int, int]:
+    """K, D and E."""
+    return len(dataset["groups"]), dataset["latent_shape"][1], dataset["embedding_dim"]
+
+
+def _tensors(rows: Rows) -> Pairs:
+    return Pairs(*(torch.from_numpy(array) for array in rows))
+
+
+def _fits(pairs: Pairs, device: torch.device) -> bool:
+    """Whether pairs take a quarter of the device's free memory at most."""
+    return sum(whole.nbytes for whole in pairs) <= torch.cuda.mem_get_info(device)[0] // 4
+
+
+def _last_rows(shards: list[Shard], first: int, skip_damaged: bool) -> Pairs:
+    """Reads the rows from `first` on; of shards that are skipped there are none."""
+    reader, parts, end = Reader(skip_damaged), [], 0
+    for shard in shards:
+        begin, end = end, end + shard.count
+        rows = reader.read(shard)[0] if end > first else None
+        if rows is not None:
+            parts.append([array[max(first - begin, 0) :] for array in rows])
+    if not parts:
+        raise ValueError(f"the last shard, {shards[-1].name}, cannot be used, and holds the pairs to validate with")
+    return _tensors(Rows(*(np.concatenate(field) for field in zip(*parts, strict=True))))

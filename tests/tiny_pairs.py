@@ -94,3 +94,48 @@ def write_tiny_dataset(
     }
     (folder / "dataset.json").write_text(json.dumps(dataset))
     return dataset
+
+
+def write_original_shards(
+    folder: Path, count: int = 500, tokens: int = 1, rows_per_shard: int = 200, seed: int = 0, pax: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Writes shards as the original clip2latent does, a member for each row, and returns all rows as written.
+
+    Embeddings have norms of their own. With `pax`, times are fractions of a second, as of files put into an archive,
+    and each member has a PAX header.
+    """
+    rng = np.random.default_rng(seed)
+    latents = rng.normal(1, 2, (count, tokens, 4)).astype("f4")
+    embeddings = rng.normal(size=(count, 6)).astype("f4") * 3
+    for index in range(-(-count // rows_per_shard)):
+        members = {}
+        for row in range(index * rows_per_shard, min(count, (index + 1) * rows_per_shard)):
+            key = f"data/pairs/{index:05d}/{index:05d}{row:04d}"
+            members[f"{key}.img_feat.npy"] = embeddings[row]
+            members[f"{key}.latent.npy"] = latents[row, 0] if tokens == 1 else latents[row]
+        write_members(folder / f"{index:05d}.tar", members, pax)
+    return torch.from_numpy(latents), torch.from_numpy(embeddings)
+
+
+def write_members(path: Path, members: dict[str, np.ndarray | bytes], pax: bool = False) -> None:
+    """Writes a tar of .npy files, or of bytes as they are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for number, (name, array) in enumerate(members.items()):
+            content = io.BytesIO(array if isinstance(array, bytes) else b"")
+            if not isinstance(array, bytes):
+                np.save(content, array)
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(content.getvalue()), 1.6e9 + number / 7 if pax else 1_600_000_000
+            content.seek(0)
+            tar.addfile(member, content)
+
+
+def write_description(path: Path, groups: tuple[int, ...] = (1,), **others: object) -> str:
+    """Writes what shards without dataset.json are of, and returns the file's path."""
+    models = {
+        "generator": {"class_path": "tiny_pairs.TinyGenerator", "init_args": {"rows": sum(groups)}},
+        "embedder": {"class_path": "tiny_pairs.TinyEmbedder"},
+    }
+    path.write_text(json.dumps({**models, "groups": list(groups), **others}))
+    return str(path)
