@@ -22,6 +22,7 @@ from clip2latent.generators.official import check_state
 from clip2latent.latents import LatentSpace
 from clip2latent.released_config import YAML, find_published, named_models, resolved
 from clip2latent.released_prior import ReleasedPrior, official_name
+from clip2latent.released_records import load_inert, plain
 
 AVERAGE = "ema_diffusion_prior.ema_model."
 _MARK = b"ema_diffusion_prior."
@@ -95,8 +96,8 @@ def load_released(source: str | Path) -> Released:
     published = find_published(source)
     content = _read(published.checkpoint, published.name)
     config = published.config
-    if config is None and isinstance(content.get("cfg"), Mapping):
-        config = resolved(content["cfg"])
+    if config is None and isinstance(within := plain(content.get("cfg")), dict):
+        config = resolved(within)
     if config is None:
         beside = Path(published.name).with_suffix(".yaml").name
         raise ValueError(f"{published.name}: its configuration is missing; put the authors' {beside} beside it")
@@ -123,12 +124,12 @@ def load_released(source: str | Path) -> Released:
 
 def _read(path: Path, name: str) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_inert(path)
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"{name} is damaged, or holds more than tensors and plain types, which is not read (where it is an entry"
-            f" 'cfg' of omegaconf, save {{'state_dict': ...}} alone): {reason}"
+            f"{name} is damaged, or holds more than tensors, plain types and a configuration of omegaconf, which is not"
+            f" read: {reason}"
         ) from None
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise ValueError(f"{name} is not a published checkpoint: it has no 'state_dict'")

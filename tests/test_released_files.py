@@ -11,7 +11,7 @@ import torch
 import yaml
 from golden_cases import golden
 from tiny_clip import TINY, write_folder
-from tiny_released import change_config, published, tokens
+from tiny_released import Running, change_config, published, tokens
 
 from clip2latent import cli, released_config
 from clip2latent.checkpoint import load_prior
@@ -221,7 +221,7 @@ def test_files_that_are_missing_or_run_code_are_refused(checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"style.yaml beside it"):
         load_prior(checkpoint)
     published(case, tmp_path, cfg=Running())
-    with pytest.raises(ValueError, match=r"more than tensors.*cfg"):
+    with pytest.raises(ValueError, match="more than tensors"):
         load_prior(checkpoint)
     assert not Running.ran
     (tmp_path / "own.yaml").write_text("checkpoint: nothing.ckpt\n")
@@ -232,19 +232,6 @@ def test_files_that_are_missing_or_run_code_are_refused(checkpoint, tmp_path):
     (tmp_path / "own.yaml").write_text("checkpoint: style.ckpt\nguidence: 2\n")
     with pytest.raises(ValueError, match=r"guidence"):
         load_prior(tmp_path / "own.yaml")
-
-
-class Running:
-    """Whoever unpickles it runs its code."""
-
-    ran = False
-
-    def __reduce__(self):
-        return Running.run, ()
-
-    @staticmethod
-    def run() -> None:
-        Running.ran = True
 
 
 def test_interpolations_lead_to_values_but_not_in_a_circle():
