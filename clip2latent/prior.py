@@ -56,7 +56,7 @@ class LatentPrior(nn.Module):
         if wrong:
             raise ValueError(f"sizes of a prior must be at least 1, got {wrong}")
         # Imported here because it takes seconds: what only reads configurations does not wait for it.
-        from dalle2_pytorch.dalle2_pytorch import CausalTransformer
+        from clip2latent.causal_transformer import CausalTransformer
 
         self.embedding_in = _linear_where_needed(embedding_dim, dim)
         self.latent_in = _linear_where_needed(latent_dim, dim)
@@ -88,8 +88,8 @@ class LatentPrior(nn.Module):
             self.latent_in(x),  # [B, K, dim]
             self.queries.expand(batch, -1, -1),  # [B, K, dim]
         ]
-        out = self.transformer(torch.cat(sequence, dim=1))  # [B, 2 + 2K, dim]
-        return self.latent_out(out[:, -num_tokens:])
+        out = self.transformer(torch.cat(sequence, dim=1), num_tokens)  # [B, K, dim]
+        return self.latent_out(out)
 
 
 def _linear_where_needed(width_in: int, width_out: int) -> nn.Module:
