@@ -90,7 +90,7 @@ def _data(dataset: Mapping[str, Any]) -> str:
     named = {
         "pairs": dataset.get("count"),
         "shards": dataset.get("num_shards"),
-        "sha256 of `sha256sum *.tar`": dataset.get("shards_sha256"),
+        "sha256 of what `sha256sum *.tar` prints": dataset.get("shards_sha256"),
         "seed": dataset.get("seed"),
         "sha256 of the texts": dataset.get("texts_sha256") or None,
         "made with": ", ".join(f"{name} {value}" for name, value in (dataset.get("versions") or {}).items()) or None,

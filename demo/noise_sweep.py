@@ -55,7 +55,9 @@ def run(options: argparse.Namespace) -> None:
     smoke = options.preset == "smoke"
     count, rows, training = PRIOR_BUDGETS[options.preset]
     training = [*training, *(["--validation.images_per_prompt=1", "--validation.steps=1"] if smoke else [])]
-    training += [f"--trainer.max_steps={options.steps}"] if options.steps else []
+    if options.steps:  # validated, and so saved, at the last step too
+        interval = options.steps // 4 if options.steps % 4 == 0 else options.steps
+        training += [f"--trainer.max_steps={options.steps}", f"--trainer.val_check_interval={interval}"]
     data = options.data or options.work / "pairs"
     if options.data is None:
         make_pairs(data, count, rows, options.seed)

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import loopback
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,6 +12,9 @@ from clip2latent.bridge import Bridge
 from clip2latent.checkpoint import CONFIG_KEY, check_same_models, describe, export_prior, load_prior
 from clip2latent.latents import LatentSpace
 from clip2latent.prior import LatentPrior
+
+server = pytest.fixture(loopback.running)
+empty_cache = pytest.fixture(loopback.empty_cache)
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +145,14 @@ def test_other_models_are_refused_naming_both(checkpoint, dataset, role):
     other = {**dataset, role: {"class_path": "other.Model", "init_args": {"size": 3}, "sha256": "f" * 64}}
     with pytest.raises(ValueError, match=rf"{role} is tiny_pairs.*other.Model\(size=3\)"):
         check_same_models(checkpoint[CONFIG_KEY], other)
+
+
+def test_a_checkpoint_is_loaded_from_an_address(checkpoint, path, modules, server, empty_cache):
+    for role in ("generator", "embedder"):
+        checkpoint[CONFIG_KEY][role] = {"class_path": f"clip2latent.{role}s.load_{role}"}
+    torch.save(checkpoint, path)
+    server.script = [loopback.send(path.read_bytes())]
+    for _ in range(2):
+        loaded = load_prior(f"{server.url}/runs/best.ckpt?key=secret")
+        assert loaded.config["guidance"] == 1.5 and loaded.space.mean.equal(modules[1].mean)
+    assert len(server.requests) == 1
