@@ -66,10 +66,9 @@ def test_guidance_extrapolates_from_text_drop_alone(case, golden_prior):
     torch.testing.assert_close(out, without + 2 * (with_text - without), rtol=0, atol=2e-5)
 
 
-def dalle2_denoiser(case, prior, scale):
-    """Its guidance, whose null branch sees the timestep alone, and its norms where the case has them on."""
+def dalle2_denoiser(case, prior, scale, on_sphere):
+    """Its guidance, whose null branch sees the timestep alone, on the sphere where the case puts x0 there."""
     embedding, null = case.io["text_embed"], case.weights["net.null_image_embed"]
-    on_sphere = case.config["diffusion_prior"].get("sampling_clamp_l2norm")
 
     def denoise(x, t):
         blind = prior(null.expand_as(x), t, embedding, torch.zeros(len(x), dtype=torch.bool))
@@ -77,6 +76,11 @@ def dalle2_denoiser(case, prior, scale):
         return F.normalize(x0, dim=-1) * SCALE if on_sphere else x0
 
     return denoise
+
+
+def test_its_own_guidance_can_be_had_too(case, golden_prior):
+    out = dalle2_denoiser(case, golden_prior, 2.0, False)(case.io["net.image_embed"][:, None], case.io["net.t"])
+    torch.testing.assert_close(out[:, 0], case.io["net.out_cond_scale2"], rtol=0, atol=2e-5)
 
 
 def dalle2_ddim_steps(schedule, num, eta):
@@ -109,10 +113,13 @@ def test_chains_of_the_network_are_dalle2_pytorchs(case, golden_prior, run, scal
     monkeypatch.setattr(diffusion, "normal", lambda *_: next(draws))
     on_sphere = case.config["diffusion_prior"].get("init_image_embed_l2norm")
     start = F.normalize(noise[0], dim=-1) * SCALE if on_sphere else noise[0]
-    found = sample(dalle2_denoiser(case, golden_prior, scale), start, RUNS[run](Schedule.cosine(40)), None)
+    denoise = dalle2_denoiser(case, golden_prior, scale, on_sphere)
+    found = sample(denoise, start, RUNS[run](Schedule.cosine(40)), None)
     if on_sphere:
         found = F.normalize(found, dim=-1) * SCALE
     torch.testing.assert_close(found[:, 0], case.io[f"{run}.cs{scale}"], rtol=0, atol=1e-3)
+    if (run, scale) == ("ddim10.eta1.0", 2.0):
+        torch.testing.assert_close(found[:, 0] / SCALE, case.io["p_sample_loop.timesteps10.cs2.0"], rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("num_tokens", [1, 3, 18])
