@@ -135,11 +135,9 @@ def main() -> None:
         write_original(root / "original", latents, embeddings, options.per_shard)
         write_original(root / "plain", latents, embeddings, options.per_shard, pax=False)
         write_ours(root / "ours", latents, embeddings, options.per_shard)
-        shards = [path for path in sorted((root / "ours").glob("*.tar"))]
-        streamed = [
-            Shard(path.name, str(path), min(options.per_shard, options.count - index * options.per_shard))
-            for index, path in enumerate(shards)
-        ]
+        write_ours(root / "small", latents, embeddings, options.per_shard // 10)  # as many shards as large data have
+        streamed = LatentPairs(str(root / "small"), stream=True)
+        streamed.setup("fit")
         module = LatentPairs(str(root / "ours"), holdout=1)
         module.setup("fit")
         half = LatentPairs(str(root / "ours"), holdout=1, storage="float16")
@@ -153,7 +151,7 @@ def main() -> None:
             "cold load, our layout": lambda: cold(root / "ours", False, threads=options.threads),
             "cold load, our layout, to float16": lambda: cold(root / "ours", False, "float16", options.threads),
             "load of kept pairs": lambda: kept(root / "original", root / "cache"),
-            "stream, our layout": lambda: batches(PairStream(streamed, options.count, BATCH)),
+            "stream, our layout": lambda: batches(PairStream(streamed._shards, options.count, BATCH)),
             "batches from RAM, float32": lambda: batches(PairBatches(module._pairs, BATCH)),
             "batches from RAM, float16": lambda: batches(PairBatches(half._pairs, BATCH)),
         }

@@ -15,7 +15,7 @@ from clip2latent.pair_cache import Loaded, Wanted, load
 from clip2latent.pair_dataset import describe_shards, find_dataset, listed_shards, read_dataset, read_description
 from clip2latent.pair_order import InOrder, PairBatches
 from clip2latent.pair_reading import Reader, read_shards
-from clip2latent.pair_shards import Pairs, Rows, read_shard
+from clip2latent.pair_shards import Pairs, Table, read_shard
 from clip2latent.pair_sources import Access, Shard
 from clip2latent.pair_stream import PairStream
 
@@ -34,7 +34,7 @@ def read_pairs(path: str | Path, dataset: dict[str, Any]) -> Pairs:
     Raises:
         ValueError: for a shard that is not what the description says, named with its path.
     """
-    return _tensors(read_shards(listed_shards(dataset, str(path)), _shape(dataset)).rows)
+    return _pairs(read_shards(listed_shards(dataset, str(path)), _shape(dataset)).table)
 
 
 class LatentPairs(LightningDataModule):
@@ -117,13 +117,11 @@ class LatentPairs(LightningDataModule):
             self._loaded = Loaded(None, shards, self.skipped, {})
             self._holdout = _last_rows(shards, self.num_train, self.skip_damaged)
             return
-        if self._loaded is None or self._loaded.rows is None:
+        if self._loaded is None or self._loaded.table is None:
             self._load(keep=True)
-        pairs = _tensors(self._loaded.rows)
-        self._loaded = self._loaded._replace(rows=None)
         device = strategy.root_device if strategy else torch.device("cpu")
-        if device.type == "cuda" and self.place != "ram" and (self.place == "device" or _fits(pairs, device)):
-            pairs = Pairs(*(whole.to(device) for whole in pairs))
+        pairs = _pairs(self._loaded.table, device if self._goes_to(device, self._loaded.table) else None)
+        self._loaded = self._loaded._replace(table=None)
         self._pairs = Pairs(*(whole[: self.num_train] for whole in pairs))
         self._holdout = Pairs(*(whole[self.num_train :] for whole in pairs))
 
@@ -175,6 +173,12 @@ class LatentPairs(LightningDataModule):
             return None
         return files[0].parent / pair_cache.FOLDER
 
+    def _goes_to(self, device: torch.device, table: Table) -> bool:
+        """Whether pairs are kept on a GPU: when told so, or where they take a quarter of its free memory at most."""
+        if device.type != "cuda" or self.place == "ram":
+            return False
+        return self.place == "device" or table.values.nbytes <= torch.cuda.mem_get_info(device)[0] // 4
+
     def _streams(self) -> bool:
         if self.stream is not None:
             return self.stream
@@ -193,13 +197,10 @@ def _shape(dataset: dict[str, Any]) -> tuple[int, int, int]:
     return len(dataset["groups"]), dataset["latent_shape"][1], dataset["embedding_dim"]
 
 
-def _tensors(rows: Rows) -> Pairs:
-    return Pairs(*(torch.from_numpy(array) for array in rows))
-
-
-def _fits(pairs: Pairs, device: torch.device) -> bool:
-    """Whether pairs take a quarter of the device's free memory at most."""
-    return sum(whole.nbytes for whole in pairs) <= torch.cuda.mem_get_info(device)[0] // 4
+def _pairs(table: Table, device: torch.device | None = None) -> Pairs:
+    """Views of one tensor, which a batch is gathered from at once."""
+    values, columns = torch.from_numpy(table.values).to(device or "cpu"), table.tokens * table.width
+    return Pairs(values[:, :columns].unflatten(1, (table.tokens, table.width)), values[:, columns:])
 
 
 def _last_rows(shards: list[Shard], first: int, skip_damaged: bool) -> Pairs:
@@ -212,4 +213,4 @@ def _last_rows(shards: list[Shard], first: int, skip_damaged: bool) -> Pairs:
             parts.append([array[max(first - begin, 0) :] for array in rows])
     if not parts:
         raise ValueError(f"the last shard, {shards[-1].name}, cannot be used, and holds the pairs to validate with")
-    return _tensors(Rows(*(np.concatenate(field) for field in zip(*parts, strict=True))))
+    return Pairs(*(torch.from_numpy(np.concatenate(field)) for field in zip(*parts, strict=True)))

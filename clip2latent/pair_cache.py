@@ -17,12 +17,12 @@ import numpy as np
 
 from clip2latent.downloads import cached_file, file_sha256, is_remote
 from clip2latent.pair_reading import processors, read_shards
-from clip2latent.pair_shards import Rows
+from clip2latent.pair_shards import Table
 from clip2latent.pair_sources import PIPE, Shard
 
 FOLDER = ".decoded-pairs"
 _FORMAT = 1
-_RECORD = "record.json"
+_RECORD, _VALUES = "record.json", "values"
 _CHUNK = 1 << 26
 
 
@@ -30,13 +30,13 @@ class Loaded(NamedTuple):
     """The pairs of some shards.
 
     Attributes:
-        rows: all of them, in order; None where they were only gone through.
+        table: all of them, in order; None where they were only gone through.
         shards: those that could be used, with their counts and hashes.
         skipped: why others could not be.
         statistics: latent_mean [K, D], latent_std [K, D], embedding_mean [E] as lists; {} where not asked for.
     """
 
-    rows: Rows | None
+    table: Table | None
     shards: list[Shard]
     skipped: list[str]
     statistics: dict[str, list]
@@ -111,7 +111,7 @@ def _read(shards: Sequence[Shard], wanted: Wanted, hashed: bool) -> Loaded:
             "latent_std": latents.std.tolist(),
             "embedding_mean": embeddings.mean.tolist(),
         }
-    return Loaded(reading.rows, usable, [report.reason for report in reading.reports if report.reason], statistics)
+    return Loaded(reading.table, usable, [report.reason for report in reading.reports if report.reason], statistics)
 
 
 def _stamps(shards: Sequence[Shard]) -> list[dict[str, Any]]:
@@ -127,18 +127,20 @@ def _stamps(shards: Sequence[Shard]) -> list[dict[str, Any]]:
 def _keep(entry: Path, loaded: Loaded, stamps: list[dict[str, Any]]) -> None:
     """Writes an entry beside its place and renames it."""
     partial = entry.with_name(f"{entry.name}.{os.getpid()}.partial")
-    arrays = []
+    stored = None
     try:
         partial.mkdir()
-        for field, array in zip(Rows._fields, loaded.rows or (), strict=False):
-            content = memoryview(array).cast("B")
-            with open(partial / field, "wb") as file:
+        if loaded.table:
+            values, tokens, width = loaded.table
+            content = memoryview(values).cast("B")
+            with open(partial / _VALUES, "wb") as file:
                 for start in range(0, len(content), _CHUNK):
                     file.write(content[start : start + _CHUNK])
-            arrays.append({"shape": array.shape, "dtype": array.dtype.name, "crc32": zlib.crc32(content)})
+            stored = {"shape": values.shape, "dtype": values.dtype.name, "crc32": zlib.crc32(content)}
+            stored |= {"tokens": tokens, "width": width}
         record = {
             "stamps": [{**stamp, "sha256": shard.sha256} for stamp, shard in zip(stamps, loaded.shards, strict=True)],
-            "arrays": arrays,
+            "table": stored,
             "shards": loaded.shards,
             "statistics": loaded.statistics,
         }
@@ -156,10 +158,8 @@ def _kept(entry: Path, shards: Sequence[Shard], wanted: Wanted) -> Loaded | None
         kept = [Shard(*shard) for shard in record["shards"]]
         if not _same(record["stamps"], shards):
             return None
-        arrays = [
-            _array(entry / field, **stored) for field, stored in zip(Rows._fields, record["arrays"], strict=wanted.keep)
-        ]
-        return Loaded(Rows(*arrays) if wanted.keep else None, kept, [], record["statistics"])
+        table = _table(entry / _VALUES, **record["table"]) if wanted.keep else None
+        return Loaded(table, kept, [], record["statistics"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -179,9 +179,9 @@ def _same(before: list[dict[str, Any]], shards: Sequence[Shard]) -> bool:
         return all(pool.map(lambda pair: file_sha256(pair[0]) == pair[1], unsure))
 
 
-def _array(path: Path, shape: list[int], dtype: str, crc32: int) -> np.ndarray:
-    array = np.empty(shape, dtype)
-    content, filled, crc = memoryview(array).cast("B"), 0, 0
+def _table(path: Path, shape: list[int], dtype: str, crc32: int, tokens: int, width: int) -> Table:
+    table = Table(np.empty(shape, dtype), tokens, width)
+    content, filled, crc = memoryview(table.values).cast("B"), 0, 0
     with open(path, "rb", buffering=0) as file:
         while filled < len(content):
             read = file.readinto(content[filled : filled + _CHUNK])
@@ -191,7 +191,7 @@ def _array(path: Path, shape: list[int], dtype: str, crc32: int) -> np.ndarray:
             filled += read
     if filled < len(content) or crc != crc32:
         raise ValueError(f"{path} is damaged")
-    return array
+    return table
 
 
 def _warn_unkept(folder: Path, error: OSError) -> None:

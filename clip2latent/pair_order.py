@@ -51,6 +51,7 @@ class PairBatches:
             )
         self.length = length or self.per_pass
         self.position = position
+        self._table = _table(pairs)
         self._shuffled = (-1, torch.empty(0, dtype=torch.int64))
 
     def __len__(self) -> int:
@@ -70,7 +71,10 @@ class PairBatches:
             self._shuffled = (number, order.to(self.pairs.embeddings.device))
         first = offset * self.global_batch + self.rank * self.batch_size
         rows = self._shuffled[1][first : first + self.batch_size]
-        return Pairs(*(whole.index_select(0, rows).float() for whole in self.pairs))
+        if self._table is None:
+            return Pairs(*(whole.index_select(0, rows).float() for whole in self.pairs))
+        values, latents = self._table.index_select(0, rows).float(), self.pairs.latents
+        return Pairs(values[:, : latents[0].numel()].unflatten(1, latents.shape[1:]), values[:, latents[0].numel() :])
 
 
 class InOrder:
@@ -94,3 +98,19 @@ def permutation(count: int, *entropy: int) -> Tensor:
     state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
     rng = torch.Generator().manual_seed(int(state >> np.uint64(1)))
     return torch.randperm(count, generator=rng)
+
+
+def _table(pairs: Pairs) -> Tensor | None:
+    """The table that latents and embeddings are the columns of, [N, K * D + E], if they are: one gather is faster."""
+    latents, embeddings = pairs
+    width = latents[0].numel()
+    if (
+        latents.untyped_storage().data_ptr() != embeddings.untyped_storage().data_ptr()
+        or embeddings.storage_offset() != latents.storage_offset() + width
+        or embeddings.stride() != (width + embeddings.shape[1], 1)
+        or latents.stride() != (embeddings.stride(0), latents.shape[2], 1)
+        or latents.dtype != embeddings.dtype
+    ):
+        return None
+    size = (len(latents), embeddings.stride(0))
+    return latents.as_strided(size, (size[1], 1), latents.storage_offset())

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from clip2latent.moments import Moments
-from clip2latent.pair_shards import Rows, check_sha256, decode
+from clip2latent.pair_shards import Rows, Table, all_finite, check_sha256, copy, decode
 from clip2latent.pair_sources import Shard, fetch
 
 STORAGE = {"float32": np.float32, "float16": np.float16}
@@ -38,12 +38,12 @@ class Reading(NamedTuple):
     """Shards, read.
 
     Attributes:
-        rows: all rows in the shards' order, in the storage's type; None where they were only gone through.
+        table: all rows in the shards' order, in the storage's type; None where they were only gone through.
         reports: one for each shard.
         moments: of latents and embeddings; None where they were not asked for.
     """
 
-    rows: Rows | None
+    table: Table | None
     reports: list[Report]
     moments: tuple[Moments, Moments] | None
 
@@ -119,10 +119,9 @@ def read_shards(
     whole = places = None
     if keep and shape is not None:
         counts = [shard.count or 0 for shard in shards]
-        whole = Rows(np.empty((sum(counts), *shape[:2]), dtype), np.empty((sum(counts), shape[2]), dtype))
+        whole = Table.empty(sum(counts), shape, dtype)
         ends = np.cumsum(counts).tolist()
-        starts = [0, *ends[:-1]]
-        places = [Rows(*(array[a:b] for array in whole)) for a, b in zip(starts, ends, strict=True)]
+        places = [Rows(*(array[a:b] for array in whole.rows)) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
     reader = Reader(skip_damaged, hashed)
 
     def work(index: int) -> tuple[Rows | None, Report, tuple[Moments, Moments] | None]:
@@ -173,9 +172,12 @@ def warn_of_skipped(shards: Sequence[Shard], reports: Sequence[Report]) -> None:
 
 
 def _stored(rows: Rows, dtype: type, name: str) -> Rows:
-    with np.errstate(over="ignore"):
-        stored = Rows(*(array.astype(dtype, copy=False) for array in rows))
-    if not all(np.isfinite(array).all() for array in stored):
+    if dtype == np.float32:
+        return rows
+    stored = Rows(*(np.empty(array.shape, dtype) for array in rows))
+    for array, into in zip(rows, stored, strict=True):
+        copy(array, into)
+    if not all(map(all_finite, stored)):
         raise ValueError(f"shard {name} holds numbers beyond {np.dtype(dtype)}: give --data.storage float32")
     return stored
 
@@ -203,15 +205,15 @@ def _check_alike(first: tuple[str, Rows], other: tuple[str, Rows]) -> None:
         )
 
 
-def _joined(parts: list[tuple[str, Rows]], dtype: type) -> Rows:
-    """One pair of arrays; each part is let go once it is copied."""
-    count = sum(len(rows.embeddings) for _, rows in parts)
-    whole = Rows(*(np.empty((count, *array.shape[1:]), dtype) for array in parts[0][1]))
+def _joined(parts: list[tuple[str, Rows]], dtype: type) -> Table:
+    """One table; each part is let go once it is copied."""
+    count, (latents, embeddings) = sum(len(rows.embeddings) for _, rows in parts), parts[0][1]
+    table = Table.empty(count, (*latents.shape[1:], embeddings.shape[1]), dtype)
     stop = count
     while parts:
         _, rows = parts.pop()
         start = stop - len(rows.embeddings)
-        for into, array in zip(whole, rows, strict=True):
+        for into, array in zip(table.rows, rows, strict=True):
             into[start:stop] = array
         stop = start
-    return whole
+    return table

@@ -12,6 +12,7 @@ from clip2latent.tar_members import BLOCK, Member, tar_members
 
 _NAME, _SIZE, _KIND, _MAGIC = slice(0, 100), slice(124, 136), 156, slice(257, 262)
 _PREFIX = slice(345, 500)
+_RECORD = 40  # bytes that hold a record of a time
 _MOST_MEMBERS = 8  # of a sample
 
 
@@ -72,7 +73,8 @@ def _alike(content: memoryview, found: Strided, key: int) -> Iterator[bool]:
             yield bool((header[:, _MAGIC] == header[0, _MAGIC]).all())
             # A single record, the time: nothing that could rename or resize the file.
             yield bool((records[:, 3:9] == np.frombuffer(b"mtime=", np.uint8)).all())
-            yield bool(((records == ord("\n")).sum(axis=1) == 1).all())
+            yield not records[:, _RECORD:].any()
+            yield bool(((records[:, :_RECORD] == ord("\n")).sum(axis=1) == 1).all())
         header = found.column(content, name_block, BLOCK)
         for field in (slice(key, _NAME.stop), _SIZE, slice(_KIND, _KIND + 1), _MAGIC, _PREFIX):
             yield bool((header[:, field] == header[0, field]).all())

@@ -172,3 +172,15 @@ def test_wrong_descriptions_are_refused(folder, tmp_path):
     manifest.unlink()
     with pytest.raises(ValueError, match="run the same datagen command again"):
         read_dataset(folder)
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_batches_are_gathered_from_one_table_or_from_two_alike(folder, storage):
+    module = LatentPairs(str(folder), batch_size=16, storage=storage)
+    module.setup("fit")
+    pairs = module._pairs
+    together, apart = PairBatches(pairs, 16), PairBatches(Pairs(*(whole.clone() for whole in pairs)), 16)
+    assert together._table is not None and apart._table is None
+    for index in (0, 3, 40):
+        for one, other in zip(together.batch(index), apart.batch(index), strict=True):
+            assert one.dtype == torch.float32 and one.shape == other.shape and torch.equal(one, other)

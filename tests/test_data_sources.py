@@ -222,7 +222,7 @@ def test_decoded_pairs_are_kept_while_shards_stay_the_same(original, description
     content[2048 + 1536 + 128 + 2] ^= 1  # in the first latent
     shard.write_bytes(content)
     assert len(decodings) == 2 and not torch.equal(rows()[0], latents) and len(decodings) == 3
-    for kept in (tmp_path / "cache").glob("*/latents"):
+    for kept in (tmp_path / "cache").glob("*/values"):
         kept.write_bytes(kept.read_bytes()[:-1] + b"\x01")
     rows()
     assert len(decodings) == 4
