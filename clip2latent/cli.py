@@ -38,12 +38,13 @@ def generate(
 
     Args:
         prompts: Texts, each in quotes.
-        checkpoint: "demo", a training checkpoint (.ckpt), an exported folder, or owner/name on the Hub.
+        checkpoint: "demo", a training checkpoint (.ckpt), an exported folder, owner/name on the Hub, or a published
+            prior of the original clip2latent: its .ckpt beside its yaml, or a yaml file as in configs/sample/.
         num: Images to keep for each prompt.
         candidates: Images to choose from for each prompt, by CLIP score (default: 16, or num where that is more).
         guidance: How strongly to follow the prompt; 1 is plain (default: what the checkpoint recommends).
         steps: Sampling steps.
-        sampler: dpmpp, ddim or ddpm.
+        sampler: dpmpp, ddim, ddpm, or clip2latent-skip (the original's, to reproduce its results).
         truncation: 1 for the full variety, towards 0 ever nearer to the average image.
         seed: The same seed gives the same images.
         out: Output folder (default: a new one, outputs/<prompt>-<number>).
@@ -110,14 +111,15 @@ def evaluate(
 
     Args:
         prompts: A prompts file; .jsonl with {"prompt", "attributes"} lines for judge accuracy too.
-        checkpoint: "demo", a training checkpoint (.ckpt), an exported folder, or owner/name on the Hub.
+        checkpoint: "demo", a training checkpoint (.ckpt), an exported folder, owner/name on the Hub, or a published
+            prior of the original clip2latent: its .ckpt beside its yaml, or a yaml file as in configs/sample/.
         num: Images for each prompt and row of the table.
         guidance: The guidances to try, as [1,2,3]; what the checkpoint recommends is always among them.
         candidates: How many the best is taken of, in the rows that take the best.
         repeats: How often it is taken, for each prompt.
         retrieval: Random latents to retrieve the best num of, for each prompt; 0 leaves retrieval out.
         steps: Sampling steps.
-        sampler: dpmpp, ddim or ddpm.
+        sampler: dpmpp, ddim, ddpm, or clip2latent-skip (the original's, to reproduce its results).
         truncation: 1 for the full variety, towards 0 ever nearer to the average image.
         seed: The same seed gives the same numbers.
         judge: The attribute judge, for prompts with attributes: "demo", a folder, or null for none.

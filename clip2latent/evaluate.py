@@ -88,12 +88,15 @@ def critics(prompts: Sequence[Prompt], judge: str | None) -> tuple[Judge | None,
         return None, None
     from clip2latent.judge import load_judge
 
-    try:
-        world: Any = importlib.import_module("demo.avatars")
-    except ImportError:
-        world = None
-    known = named <= set(getattr(world, "ATTRIBUTES", ()))
-    return load_judge(judge), world if known else None
+    reads = load_judge(judge)
+    for name in ("demo.avatars", "demo.single_objects"):
+        try:
+            world: Any = importlib.import_module(name)
+        except ImportError:
+            break
+        if named | set(reads.attributes) <= set(world.ATTRIBUTES):
+            return reads, world
+    return reads, None
 
 
 def evaluate(

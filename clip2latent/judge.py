@@ -86,7 +86,8 @@ def load_judge(source: str = "demo") -> AttributeJudge:
     """Loads a frozen judge.
 
     Args:
-        source: "demo" for the judge of the embedded avatars, else a folder with config.json and model.safetensors.
+        source: "demo" for the judge of the embedded avatars, "demo-class-judge" for that of the embedded objects, else
+            a folder with config.json and model.safetensors.
 
     Raises:
         FileNotFoundError: where there is no such folder.

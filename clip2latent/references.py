@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from clip2latent.images import from_uint8
 from clip2latent.interfaces import Generator
@@ -81,7 +82,7 @@ def best_of_each(chunks: Iterable[Chunk], text: Tensor, repeats: int, candidates
     """
     best = [[TopK(1) for _ in range(repeats)] for _ in text]
     for chunk in chunks:
-        scores = (chunk.embeddings * text[chunk.prompt]).sum(-1)
+        scores = F.cosine_similarity(chunk.embeddings, text[chunk.prompt], dim=-1)
         for row, (prompt, candidate) in enumerate(zip(chunk.prompt.tolist(), chunk.candidate.tolist(), strict=True)):
             best[prompt][candidate // candidates].update(scores[row : row + 1], chunk.latents[row : row + 1])
     return torch.stack([torch.cat([group.items[0] for group in groups]) for groups in best])
@@ -115,8 +116,9 @@ def retrieve(
     if not 1 <= keep <= num:
         raise ValueError(f"keep={keep}: expected 1 to num={num}, the latents in the bank")
     best = [TopK(keep) for _ in text]
+    text = F.normalize(text, dim=-1)  # a published prior's embeddings have norms of their own
     for part in drawn(pipeline, random_latents(pipeline.generator, num, seed), num, chunk):
-        for prompt, scores in enumerate(text @ part.embeddings.mT):
+        for prompt, scores in enumerate(text @ F.normalize(part.embeddings, dim=-1).mT):
             best[prompt].update(scores, part.latents)
         progress(len(part.latents))
     return torch.stack([kept.items[0] for kept in best])

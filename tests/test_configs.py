@@ -51,12 +51,20 @@ def read_prompt_file(path: Path) -> None:
     assert prompts and all(prompt.text.strip() for prompt in prompts)
 
 
+def read_sample(path: Path) -> None:
+    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert is_remote(given["checkpoint"]) and is_remote(given["config"])
+    for role in ("generator", "embedder"):
+        read_model(path.parent / given[role])
+
+
 READERS = {
     "generator": read_model,
     "embedder": read_model,
     "datagen": read_datagen,
     "train": read_train,
     "prompts": read_prompt_file,
+    "sample": read_sample,
 }
 
 

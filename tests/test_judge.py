@@ -6,7 +6,7 @@ import torch
 
 from clip2latent.assets import asset
 from clip2latent.judge import AttributeJudge, load_judge
-from demo import avatars
+from demo import avatars, single_objects
 from demo.judge import PRESETS, accuracy, train
 from demo.training import State
 
@@ -56,6 +56,13 @@ def test_shipped_judge_reads_held_out_renders() -> None:
     scores = accuracy(judge, avatars, num=400, seed=12345)
     assert scores["mean"] >= 0.95, scores
     assert min(scores.values()) >= 0.85, scores
+
+
+def test_shipped_judge_of_classes_reads_held_out_renders() -> None:
+    judge = load_judge("demo-class-judge")
+    assert judge.attributes == single_objects.ATTRIBUTES
+    scores = accuracy(judge, single_objects, num=400, seed=12345)
+    assert min(scores.values()) >= 0.97, scores
 
 
 def test_a_killed_training_goes_on_to_the_same_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
