@@ -15,6 +15,7 @@ DASHES = ("", "7 4", "2 3", "9 3 2 3")
 def markdown(record: Mapping[str, Any], plot: str) -> str:
     """Returns the report; `record` is noise_sweep's, `plot` the SVG's name beside it."""
     used, rows = record["settings"], record["rows"]
+    chosen = "checkpoints that scored best on other prompts" if used["checkpoint"] == "best" else "last checkpoints"
     lines = [
         "# How much noise crosses the modality gap",
         "",
@@ -26,9 +27,8 @@ def markdown(record: Mapping[str, Any], plot: str) -> str:
         "",
         f"The demo's prior, {used['pairs']} pairs, configs/train/demo.yaml"
         + (f" with `{' '.join(used['training'])}`" if used["training"] else "")
-        + f", seed {used['seed']}; {used['prompts']} prompts, {used['num']} images each. Of each run the checkpoint",
-        "is taken that scored best on other prompts (guidance 1). Mean ± standard error over the prompts; a training",
-        "with another seed would differ too.",
+        + f", seed {used['seed']}; {used['prompts']} prompts, {used['num']} images each, of the {chosen}.",
+        "Mean ± standard error over the prompts; a training with another seed would differ too.",
         "",
         "| bridge | noise scale α | guidance | CLIP score | judge accuracy | diversity | step |",
         "|---|---|---|---|---|---|---|",

@@ -41,6 +41,7 @@ class Settings(NamedTuple):
         num: images for each prompt.
         guidances: to compare.
         seed: of pairs, training and images.
+        checkpoint: which of a run's is compared: "last", after the same steps for all, or "best".
     """
 
     data: Path
@@ -51,6 +52,7 @@ class Settings(NamedTuple):
     num: int
     guidances: tuple[float, ...]
     seed: int
+    checkpoint: str = "last"
 
 
 class Interrupted(Exception):
@@ -58,7 +60,7 @@ class Interrupted(Exception):
 
 
 def train_way(way: Way, settings: Settings, work: Path) -> Path:
-    """Trains one prior, or what is left of it, and returns its best checkpoint.
+    """Trains one prior, or what is left of it, and returns the checkpoint to compare.
 
     Raises:
         ValueError: the folder holds a run of other settings.
@@ -81,7 +83,7 @@ def train_way(way: Way, settings: Settings, work: Path) -> Path:
         if code:
             raise Interrupted(f"the training of {way.name} ended with code {code}")
         write(done, json.dumps({"options": options}))
-    return folder / "best.ckpt"
+    return folder / f"{settings.checkpoint}.ckpt"
 
 
 def score(way: Way, checkpoint: Path, settings: Settings) -> dict[str, Any]:
@@ -94,7 +96,7 @@ def score(way: Way, checkpoint: Path, settings: Settings) -> dict[str, Any]:
     from clip2latent.prompts import read_prompts
     from clip2latent.text2image import Sampling, TextToImage
 
-    kept = checkpoint.with_name("scores.json")
+    kept = checkpoint.with_name(f"scores-{checkpoint.stem}.json")
     asked = [list(settings.guidances), settings.num, settings.limit, settings.seed, settings.prompts.read_text()]
     key = hashlib.sha256(json.dumps(asked).encode() + checkpoint.read_bytes()).hexdigest()
     if kept.exists() and (found := json.loads(kept.read_text()))["key"] == key:

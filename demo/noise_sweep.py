@@ -72,6 +72,7 @@ def run(options: argparse.Namespace) -> None:
         options.num or (1 if smoke else 8),
         tuple(sorted(set(options.guidance))),
         options.seed,
+        options.checkpoint,
     )
     scored = []
     for number, way in enumerate(chosen, 1):
@@ -82,6 +83,7 @@ def run(options: argparse.Namespace) -> None:
 
     dataset = json.loads((data / "dataset.json").read_text())
     used = {"pairs": dataset["count"], "num": settings.num, "seed": options.seed, "training": list(settings.training)}
+    used |= {"checkpoint": settings.checkpoint}
     used |= {"prompts": len(settings.prompts.read_text().splitlines()[: settings.limit]), "preset": options.preset}
     record = {"settings": used, "rows": [row for found in scored for row in found["rows"]]}
     models = {name: model for name, model in scored[0]["models"].items() if name != "prior"}
@@ -107,6 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--plot", type=float, nargs="+", default=(1.0, 2.0), help="those of them to plot")
     parser.add_argument("--prompts", type=Path, default=ROOT / "configs/prompts/demo.jsonl", help="to compare on")
     parser.add_argument("--num", type=int, help="images for each prompt (default: 8)")
+    parser.add_argument(
+        "--checkpoint",
+        choices=("last", "best"),
+        default="last",
+        help="last: all after the same steps; best: each as the training's validation chose it, whatever its step",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("options", nargs="*", help='further options of train.py fit, after "--"')
     try:
