@@ -26,6 +26,7 @@ import torch
 
 from clip2latent.data import LatentPairs, PairBatches, PairStream
 from clip2latent.pair_cache import Wanted, load
+from clip2latent.pair_reading import processors
 from clip2latent.pair_sources import Access, Shard, find_shards
 
 WIDTH, BATCH = 512, 512
@@ -83,15 +84,21 @@ def chain(folder: Path) -> int:
     return sum(len(latents) for _, latents in pairs)
 
 
-def cold(folder: Path, original: bool, storage: str = "float32", threads: int = 0) -> int:
-    """Decodes a dataset: hashes, checks for NaN, for the original layout exact statistics; nothing kept on disk."""
+def cold(folder: Path, original: bool, hashed: bool, storage: str = "float32", threads: int = 0) -> int:
+    """Decodes a dataset, checks for NaN, for the original layout computes statistics; nothing is kept on disk.
+
+    With hashes it is what training does; the chain has none.
+    """
     if original:
         shards, shape = find_shards(str(folder), Access()), None
     else:
         record = json.loads((folder / "dataset.json").read_text())
-        shards = [Shard(it["name"], str(folder / it["name"]), it["count"], it["sha256"]) for it in record["shards"]]
+        shards = [
+            Shard(it["name"], str(folder / it["name"]), it["count"], it["sha256"] if hashed else "")
+            for it in record["shards"]
+        ]
         shape = (1, WIDTH, WIDTH)
-    wanted = Wanted(shape, storage, threads=threads, statistics=original)
+    wanted = Wanted(shape, storage, threads=threads, statistics=original, hashed=original and hashed)
     return sum(shard.count for shard in load(shards, wanted).shards)
 
 
@@ -128,6 +135,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    threads = options.threads or processors()
     rng = np.random.default_rng(0)
     latents, embeddings = (rng.standard_normal((options.count, *size), np.float32) for size in ((1, WIDTH), (WIDTH,)))
     with tempfile.TemporaryDirectory() as temporary:
@@ -146,16 +154,20 @@ def main() -> None:
         forms = {
             "straightforward chain": lambda: chain(root / "original"),
             "the chain, without PAX headers": lambda: chain(root / "plain"),
-            "cold load, original layout": lambda: cold(root / "original", True, threads=options.threads),
-            "cold load, without PAX headers": lambda: cold(root / "plain", True, threads=options.threads),
-            "cold load, our layout": lambda: cold(root / "ours", False, threads=options.threads),
-            "cold load, our layout, to float16": lambda: cold(root / "ours", False, "float16", options.threads),
+            "cold load, original layout": lambda: cold(root / "original", True, False, threads=threads),
+            "  with hashes": lambda: cold(root / "original", True, True, threads=threads),
+            "  without PAX headers": lambda: cold(root / "plain", True, False, threads=threads),
+            "cold load, our layout": lambda: cold(root / "ours", False, False, threads=threads),
+            "  our layout with hashes": lambda: cold(root / "ours", False, True, threads=threads),
+            "  to float16": lambda: cold(root / "ours", False, False, "float16", threads),
             "load of kept pairs": lambda: kept(root / "original", root / "cache"),
             "stream, our layout": lambda: batches(PairStream(streamed._shards, options.count, BATCH)),
             "batches from RAM, float32": lambda: batches(PairBatches(module._pairs, BATCH)),
             "batches from RAM, float16": lambda: batches(PairBatches(half._pairs, BATCH)),
         }
-        print(f"torch {torch.__version__}, {platform.machine()}, {options.count} pairs")
+        print(
+            f"torch {torch.__version__}, {platform.machine()}, {options.count} pairs, {threads} thread(s) that decode"
+        )
         best = microseconds(forms, options.rounds)
     first = best["straightforward chain"]
     for name, (clock, processor) in best.items():

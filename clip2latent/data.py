@@ -158,7 +158,7 @@ class LatentPairs(LightningDataModule):
     def _load(self, keep: bool) -> Loaded:
         known = self._dataset is not None
         shape = _shape(self._dataset) if known else None
-        wanted = Wanted(shape, self.storage, self.skip_damaged, keep, statistics=not known)
+        wanted = Wanted(shape, self.storage, self.skip_damaged, keep, statistics=not known, hashed=not known)
         self._loaded = load(self._shards, wanted, self._cache_folder())
         self.skipped = self._loaded.skipped
         return self._loaded

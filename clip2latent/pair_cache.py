@@ -50,6 +50,7 @@ class Wanted(NamedTuple):
     skip_damaged: bool = False
     keep: bool = True
     statistics: bool = False
+    hashed: bool = False
     threads: int = 0
 
 
@@ -69,10 +70,10 @@ def load(shards: Sequence[Shard], wanted: Wanted, folder: Path | None = None) ->
         ValueError: for a shard that cannot be used, unless such are skipped.
     """
     if folder is None or any(shard.location.startswith(PIPE) for shard in shards):
-        return _read(shards, wanted, hashed=False)
+        return _read(shards, wanted)
     from filelock import FileLock
 
-    names = json.dumps([_FORMAT, wanted._replace(threads=0), [shard.name for shard in shards]])
+    names = json.dumps([_FORMAT, wanted._replace(threads=0, hashed=True), [shard.name for shard in shards]])
     entry = folder / hashlib.sha256(names.encode()).hexdigest()[:20]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,12 +81,12 @@ def load(shards: Sequence[Shard], wanted: Wanted, folder: Path | None = None) ->
         lock.acquire()
     except OSError as error:
         _warn_unkept(folder, error)
-        return _read(shards, wanted, hashed=False)
+        return _read(shards, wanted)
     try:
         found = _kept(entry, shards, wanted)
         if found is None:
             stamps = _stamps(shards)
-            found = _read(shards, wanted, hashed=True)
+            found = _read(shards, wanted._replace(hashed=True))
             try:
                 if not found.skipped:  # damage is told of each time
                     _keep(entry, found, stamps)
@@ -96,8 +97,8 @@ def load(shards: Sequence[Shard], wanted: Wanted, folder: Path | None = None) ->
     return found
 
 
-def _read(shards: Sequence[Shard], wanted: Wanted, hashed: bool) -> Loaded:
-    reading = read_shards(shards, **wanted._asdict(), hashed=hashed or wanted.statistics)
+def _read(shards: Sequence[Shard], wanted: Wanted) -> Loaded:
+    reading = read_shards(shards, **wanted._asdict())
     usable = [
         shard._replace(count=report.count, sha256=report.sha256)
         for shard, report in zip(shards, reading.reports, strict=True)

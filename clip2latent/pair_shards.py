@@ -22,6 +22,7 @@ from clip2latent.tar_members import Member, tar_members
 from clip2latent.tar_stride import Strided, strided_samples
 
 ORIGINAL = b"img_feat"
+_BLOCK = 128  # rows handled at a time: few enough to stay in the processor's cache
 
 
 class Pairs(NamedTuple):
@@ -156,13 +157,12 @@ def decode(content: memoryview, name: str, into: Rows | None = None) -> Rows:
         if shapes != [latents.shape, embeddings.shape]:
             found = [tuple(latents.shape), tuple(embeddings.shape)]
             raise WrongShape(f"shard {name} holds arrays {found}, dataset.json promises {shapes}")
-        copy(latents, into.latents)
-        if raw:
-            _to_unit(embeddings, into.embeddings)
-        else:
-            copy(embeddings, into.embeddings)
-        for field, array in zip(Rows._fields, into, strict=True):
-            _check_finite(array, field)
+        for start in range(0, count, _BLOCK):
+            part = slice(start, start + _BLOCK)
+            copy(latents[part], into.latents[part])
+            (_to_unit if raw else copy)(embeddings[part], into.embeddings[part])
+            for field, array in zip(Rows._fields, into, strict=True):
+                _check_finite(array[part], field, start)
     except WrongShape:
         raise
     except (ValueError, EOFError, OverflowError, SyntaxError) as error:
@@ -276,7 +276,7 @@ def _to_unit(embeddings: np.ndarray, into: np.ndarray) -> None:
     embeddings = embeddings.astype(np.float32, copy=False)
     norms = np.sqrt(np.einsum("ne,ne->n", embeddings, embeddings))
     if not norms.all():
-        raise ValueError(f"the embedding of row {int(np.argmin(norms))} is zero")
+        raise ValueError("an embedding is zero")
     np.divide(embeddings, norms[:, None], out=into, casting="same_kind")
 
 
@@ -287,12 +287,11 @@ def all_finite(array: np.ndarray) -> bool:
     return bool(np.isfinite(array).all())
 
 
-def _check_finite(array: np.ndarray, field: str) -> None:
+def _check_finite(array: np.ndarray, field: str, first: int) -> None:
     if not all_finite(array):
-        wrong = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+        wrong = np.isfinite(array).reshape(len(array), -1).all(axis=1).argmin()
         raise ValueError(
-            f"NaN or infinite values in {len(wrong)} of {len(array)} rows of its {field}, the first is row {wrong[0]}"
-            f" (as {array.dtype})"
+            f"NaN or infinite values in its {field}, as {array.dtype}; the first are in row {first + wrong}"
         )
 
 

@@ -138,7 +138,7 @@ def test_rows_that_are_not_finite_are_named(tmp_path, value):
     members = per_row(9)
     members["pairs/004.latent.npy"][2] = value
     write_members(tmp_path / "a.tar", members)
-    with pytest.raises(ValueError, match=r"a.tar cannot be read: NaN .* in 1 of 9 rows of its latents.* row 4"):
+    with pytest.raises(ValueError, match=r"a.tar cannot be read: NaN .* in its latents.* row 4"):
         read_shard(tmp_path / "a.tar")
 
 
@@ -149,7 +149,7 @@ def test_rows_that_are_not_finite_are_named(tmp_path, value):
         ({"a.latent.npy": np.ones((1, 1, 4))}, "holds no latent.npy with embedding.npy"),
         ({"a.latent.npy": b"x" * 300, "a.img_feat.npy": np.ones(6)}, "magic string"),
         ({"a.latent.npy": np.ones(4, "i4"), "a.img_feat.npy": np.ones(6)}, "expected arrays of floats"),
-        ({"a.latent.npy": np.ones(4), "a.img_feat.npy": np.zeros(6)}, "embedding of row 0 is zero"),
+        ({"a.latent.npy": np.ones(4), "a.img_feat.npy": np.zeros(6)}, "an embedding is zero"),
     ],
 )
 def test_foreign_shards_are_named(tmp_path, members, message):
