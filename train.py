@@ -21,7 +21,7 @@ from clip2latent.prompt_validation import PromptValidation, score_name
 from clip2latent.saving import BEST, LAST, Checkpoints, WholeFiles
 from clip2latent.training import PriorTraining
 from clip2latent.training_progress import Speed, TrainingBar
-from clip2latent.wandb_run import keep_run
+from clip2latent.wandb_run import finish_run, keep_run
 
 
 class Parser(LightningArgumentParser):
@@ -64,7 +64,7 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("data.dataset", "model.dataset", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
-        parser.set_defaults({"trainer.default_root_dir": "runs/prior", "trainer.val_check_interval": 1000})
+        parser.set_defaults({"trainer.default_root_dir": "runs/prior", "trainer.val_check_interval": 40000})
 
     def before_instantiate_classes(self) -> None:
         """Settles the run's folder, what to go on from, the processes, and that the last step is validated."""
@@ -133,6 +133,10 @@ class TrainCLI(LightningCLI):
             raise ValueError(f"global_batch_size {total} cannot be shared out to {processes} processes")
         self.datamodule.batch_size = total // processes
 
+    def before_test(self) -> None:
+        """Tests on the held-out pairs: it is the prompts that differ from validation's."""
+        self.datamodule.test_dataloader = self.datamodule.val_dataloader
+
     def after_fit(self) -> None:
         """Prints where the result is."""
         saved = self.saved
@@ -147,6 +151,7 @@ def main(args: list[str] | None = None) -> int:
         ".*your dataloader is not resumable.*",  # the order is a function of the step: it is
     ):
         warnings.filterwarnings("ignore", expected)
+    code = 1
     try:
         TrainCLI(
             PriorTraining,
@@ -159,13 +164,16 @@ def main(args: list[str] | None = None) -> int:
             load_from_checkpoint_support=False,
             args=args,
         )
+        code = 0
     except Left as left:
         print(left, file=sys.stderr)
-        return 128 + left.signum
+        code = 128 + left.signum
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        code = 2
+    finally:
+        finish_run(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ class Checkpoints(Checkpoint):
         """Writes last.ckpt and the other names of this step; all processes call it together."""
         step = trainer.global_step
         fresh = self.folder / ".fresh.ckpt"
-        trainer.save_checkpoint(fresh)
+        trainer.save_checkpoint(fresh, weights_only=False)
         if not trainer.is_global_zero:
             return
         names = [BEST] if self._best and self._best[0][1] == step else []

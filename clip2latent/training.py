@@ -19,7 +19,6 @@ from clip2latent.diffusion import Schedule
 from clip2latent.latents import LatentSpace
 from clip2latent.prior import LatentPrior
 
-
 _FUSED = ("cpu", "cuda")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,13 @@ def keep_run(logger: Any, folder: Path) -> None:
         options.id = _run_id(folder)
     # wandb writes beside other runs where the folder is missing.
     Path(options.save_dir).mkdir(parents=True, exist_ok=True)
+
+
+def finish_run(exit_code: int) -> None:
+    """Writes out and ends the run that is open, if there is one; another training in this process starts its own."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and getattr(wandb, "run", None) is not None:
+        wandb.finish(exit_code=exit_code)
 
 
 def _run_id(folder: Path) -> str:
