@@ -61,9 +61,9 @@ def ours(device: str = "cpu", compiled: str | None = None, autocast: bool = Fals
     average.on_fit_start(trainer, module)
 
     def step(latents: Tensor, embeddings: Tensor) -> None:
+        optimizer.zero_grad()  # Before the forward pass: with CUDA graphs it would write over the gradients.
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=autocast):
             loss = module.loss(Pairs(latents[:, None], embeddings), rng, predict=predict)
-        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.prior.parameters(), MAX_NORM)
         optimizer.step()
