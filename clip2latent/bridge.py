@@ -71,5 +71,6 @@ class Bridge(nn.Module):
 
 
 def _centred(embeddings: Tensor, mean: Tensor) -> Tensor:
-    # Without a mean the bits stay as they are: dividing by a norm of 1 would still round.
-    return F.normalize(embeddings - mean, dim=-1) if mean.any() else embeddings
+    # Without a mean the bits stay as they are: dividing by a norm of 1 would still round. No branch: it would wait for
+    # the device at every training step.
+    return torch.where(mean.any(), F.normalize(embeddings - mean, dim=-1), embeddings)
