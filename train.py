@@ -75,7 +75,7 @@ class TrainCLI(LightningCLI):
         config.weights_only = True
         launch = launched(os.environ)
         if launch is not None:
-            config.trainer.devices, config.trainer.num_nodes = launch
+            config.trainer.devices, config.trainer.num_nodes = launch.devices, launch.num_nodes
         loggers = config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             keep_run(logger, folder)
@@ -115,7 +115,8 @@ class TrainCLI(LightningCLI):
             callbacks.append(TrainingBar())
         plugins = config.trainer.plugins or []
         plugins = [*(plugins if isinstance(plugins, list) else [plugins]), WholeFiles()]
-        if launched(os.environ) and SLURMEnvironment.detect():
+        launch = launched(os.environ)
+        if launch is not None and launch.launcher == "SLURM":
             # Its own checkpoint, hpc_ckpt, would be preferred over --ckpt_path.
             plugins.append(SLURMEnvironment(auto_requeue=False))
         return super().instantiate_trainer(

@@ -12,10 +12,12 @@ class Launch(NamedTuple):
     Attributes:
         devices: processes on each node.
         num_nodes: nodes.
+        launcher: "torchrun", also inside a SLURM job, or "SLURM".
     """
 
     devices: int
     num_nodes: int
+    launcher: str
 
 
 def launched(environment: Mapping[str, str]) -> Launch | None:
@@ -38,4 +40,4 @@ def launched(environment: Mapping[str, str]) -> Launch | None:
             f"{launcher} started {processes} processes on {num_nodes} nodes, {on_this_node} on this one:"
             " start the same number on each"
         )
-    return Launch(on_this_node, num_nodes)
+    return Launch(on_this_node, num_nodes, launcher)

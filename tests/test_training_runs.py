@@ -114,8 +114,9 @@ def test_ctrl_c_saves_before_leaving(data, tmp_path):
 
 def test_a_launchers_processes_need_no_option():
     assert launched({}) is None
-    assert launched(torchrun(0, 4, 1) | {"WORLD_SIZE": "8"}) == Launch(devices=4, num_nodes=2)
-    assert launched(srun(0, 16, 1) | {"SLURM_NNODES": "2"}) == Launch(devices=8, num_nodes=2)
+    assert launched(torchrun(0, 4, 1) | {"WORLD_SIZE": "8"}) == Launch(4, 2, "torchrun")
+    assert launched(srun(0, 16, 1) | {"SLURM_NNODES": "2"}) == Launch(8, 2, "SLURM")
+    assert launched(srun(0, 1, 1) | torchrun(0, 4, 1)) == Launch(4, 1, "torchrun")
     assert launched(srun(0, 1, 1) | {"SLURM_JOB_NAME": "interactive"}) is None
     with pytest.raises(ValueError, match="3 processes on 2 nodes"):
         launched(srun(0, 3, 1) | {"SLURM_NNODES": "2"})
