@@ -49,7 +49,10 @@ class Reading(NamedTuple):
 
 
 class Reader:
-    """Fetches and decodes shards; each thread has a buffer of its own, which files are read into."""
+    """Fetches and decodes shards, whose hashes are compared when they are first read.
+
+    Each thread has a buffer of its own, which files are read into.
+    """
 
     def __init__(self, skip_damaged: bool = False, hashed: bool = False) -> None:
         """Builds the reader.
@@ -59,6 +62,7 @@ class Reader:
             hashed: whether the reports have hashes.
         """
         self.skip_damaged, self.hashed = skip_damaged, hashed
+        self._checked: set[str] = set()
         self._own = threading.local()
 
     def read(self, shard: Shard, into: Rows | None = None) -> tuple[Rows | None, Report]:
@@ -69,13 +73,10 @@ class Reader:
         """
         try:
             content = fetch(shard, self._buffer)
-            if self.hashed:
-                found = hashlib.sha256(content).hexdigest()
-                if found != shard.sha256:
-                    check_sha256(content, shard.name, shard.sha256)
-            else:
+            found = hashlib.sha256(content).hexdigest() if self.hashed else shard.sha256
+            if shard.location not in self._checked and not (self.hashed and found == shard.sha256):
                 check_sha256(content, shard.name, shard.sha256)
-                found = shard.sha256
+            self._checked.add(shard.location)
             rows = decode(content, shard.name, into)
         except (ValueError, OSError) as error:
             if not self.skip_damaged:
