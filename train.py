@@ -134,10 +134,6 @@ class TrainCLI(LightningCLI):
             raise ValueError(f"global_batch_size {total} cannot be shared out to {processes} processes")
         self.datamodule.batch_size = total // processes
 
-    def before_test(self) -> None:
-        """Tests on the held-out pairs: it is the prompts that differ from validation's."""
-        self.datamodule.test_dataloader = self.datamodule.val_dataloader
-
     def after_fit(self) -> None:
         """Prints where the result is."""
         saved = self.saved

@@ -13,8 +13,7 @@ class PriorAverage(Callback):
     """Exponential moving average of the prior's weights, used by validation and stored as a checkpoint's state_dict.
 
     A plain load therefore samples with the average; the raw weights are kept under "current_model_state", as in
-    Lightning's WeightAveraging. That one swaps buffers too, among them dalle2-pytorch's cached rotary frequencies,
-    whose copy is never filled: the model would go on without positions.
+    Lightning's WeightAveraging. That one averages buffers too, and copies all of the module.
     """
 
     def __init__(self, decay: float = 0.9999, every_n_steps: int = 10) -> None:

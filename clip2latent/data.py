@@ -155,6 +155,10 @@ class LatentPairs(LightningDataModule):
         """Returns the held-out pairs in order."""
         return InOrder(self._holdout, self.batch_size)
 
+    def test_dataloader(self) -> InOrder:
+        """Returns the held-out pairs in order: what a test has of its own is its prompts."""
+        return self.val_dataloader()
+
     def _load(self, keep: bool) -> Loaded:
         known = self._dataset is not None
         shape = _shape(self._dataset) if known else None

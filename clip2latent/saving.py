@@ -63,6 +63,7 @@ class Checkpoints(Checkpoint):
         self.monitor, self.sign = "val/loss", -1
         self.folder = Path()
         self._best: list[list[float]] = []
+        self._saved_at = -1
 
     def watch(self, monitor: str, sign: int) -> None:
         """Sets the metric that orders checkpoints; sign 1 where higher is better, -1 where lower is."""
@@ -92,9 +93,14 @@ class Checkpoints(Checkpoint):
         self._best = sorted(ranked, key=lambda entry: (-self.sign * entry[0], entry[1]))[: self.top_k]
         self.save(trainer)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the last steps, where no validation did."""
+        if trainer.global_step > max(self._saved_at, 0):
+            self.save(trainer)
+
     def save(self, trainer: Trainer) -> None:
         """Writes last.ckpt and the other names of this step; all processes call it together."""
-        step = trainer.global_step
+        self._saved_at = step = trainer.global_step
         fresh = self.folder / ".fresh.ckpt"
         trainer.save_checkpoint(fresh, weights_only=False)
         if not trainer.is_global_zero:

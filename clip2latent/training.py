@@ -166,7 +166,7 @@ class PriorTraining(LightningModule):
     def on_fit_start(self) -> None:
         """Compiles the prior, if asked to; its weights keep their names."""
         if self.compile_steps:
-            self._compiled = torch.compile(self.prior.forward)
+            self._compiled = torch.compile(self.prior.forward, dynamic=False)
 
     def training_step(self, batch: Pairs, batch_idx: int) -> Tensor:
         """Returns the loss of a batch; its noise is a function of (seed, batch), fresh at every step."""

@@ -142,6 +142,12 @@ def states(folder):
     return torch.load(folder / "last.ckpt", weights_only=True)
 
 
+def test_the_steps_after_the_last_validation_are_saved(data, tmp_path):
+    assert fit(data, tmp_path / "run", steps=5, interval=3) in (None, 0)
+    assert states(tmp_path / "run")["global_step"] == 5
+    assert torch.load(tmp_path / "run" / "best.ckpt", weights_only=True)["global_step"] == 3
+
+
 def test_checkpoints_hold_the_average_and_the_raw_weights(data, tmp_path):
     assert fit(data, tmp_path / "run", "--average.decay=0.9", "--average.every_n_steps=2", steps=12) == 0
     checkpoint = states(tmp_path / "run")
