@@ -3,119 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from clip2latent.bridge import Bridge
 from clip2latent.checkpoint import load_prior
-from clip2latent.diffusion import (
-    Schedule,
-    Steps,
-    clip2latent_skip_steps,
-    ddim_steps,
-    ddpm_steps,
-    dpmpp_steps,
-    guided,
-    normal,
-    row_generators,
-    sample,
-)
-from clip2latent.images import grid, to_pil
+from clip2latent.diffusion import Schedule, Steps, guided, normal, row_generators, sample
 from clip2latent.interfaces import Embedder, Generator
 from clip2latent.latents import LatentSpace
 from clip2latent.metrics import clip_score
 from clip2latent.prompts import check_prompts
+from clip2latent.samples import Chunk, Samples
+from clip2latent.sampling import SAMPLERS, Sampling, check_at_least, count_candidates
 from clip2latent.search import TopK
 from clip2latent.spec import ModelSpec
 
-SAMPLERS: dict[str, Callable[[Schedule, int], Steps]] = {
-    "dpmpp": dpmpp_steps,
-    "ddim": ddim_steps,
-    "ddpm": ddpm_steps,
-    "clip2latent-skip": clip2latent_skip_steps,
-}
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Images of P prompts, best first within each prompt.
-
-    Attributes:
-        prompts: P texts.
-        latents: [P, N, L, D].
-        images: [P, N, 3, R, R] in [-1, 1].
-        scores: CLIP scores [P, N], descending in each row.
-        candidates: [P, N], the number of each image among its prompt's candidates, which with the seed remakes it.
-    """
-
-    prompts: list[str]
-    latents: Tensor
-    images: Tensor
-    scores: Tensor
-    candidates: Tensor
-
-    def best(self, k: int = 1) -> Samples:
-        """Returns the k best of each prompt."""
-        if not 1 <= k <= self.scores.shape[1]:
-            raise ValueError(f"k={k}: expected 1 to {self.scores.shape[1]}, the images kept for each prompt")
-        tensors = {name: getattr(self, name)[:, :k] for name in ("latents", "images", "scores", "candidates")}
-        return replace(self, **tensors)
-
-    def to_pil(self) -> list[list[Image.Image]]:
-        """Returns P lists of N pictures."""
-        return [to_pil(images) for images in self.images]
-
-    def grid(self) -> Image.Image:
-        """Returns one picture: a row for each prompt, with its scores."""
-        return grid(self.images, self.prompts, self.scores)
-
-
-class Chunk(NamedTuple):
-    """Candidates made together: of which prompt [B] and which of its candidates [B] each row is, and what it became."""
-
-    prompt: Tensor
-    candidate: Tensor
-    latents: Tensor
-    images: Tensor
-    embeddings: Tensor
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How candidates are drawn.
-
-    Attributes:
-        guidance: classifier-free guidance; 1 is none; None for what the checkpoint recommends.
-        steps: sampling steps, 1 to the T of training.
-        sampler: "dpmpp", "ddim" or "ddpm"; "clip2latent-skip" is the original's, to reproduce its results.
-        truncation: 1 for the prior's own spread, towards 0 ever nearer to the mean latent.
-        seed: any integer from 0.
-        chunk: images made at once.
-    """
-
-    guidance: float | None = None
-    steps: int = 8
-    sampler: str = "dpmpp"
-    truncation: float = 1.0
-    seed: int = 0
-    chunk: int = 64
-
-    def __post_init__(self) -> None:
-        _check_at_least(1, steps=self.steps, chunk=self.chunk)
-        _check_at_least(0, seed=self.seed, truncation=self.truncation, guidance=self.guidance or 0)
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"sampler={self.sampler!r}: expected one of {', '.join(SAMPLERS)}")
-
-    def table(self, schedule: Schedule) -> Steps:
-        """Returns the sampler's table for a schedule; ValueError for more steps than it has."""
-        if self.steps > schedule.timesteps:
-            raise ValueError(f"steps={self.steps}: expected at most {schedule.timesteps}, the prior's timesteps")
-        return SAMPLERS[self.sampler](schedule, self.steps)
+__all__ = ["SAMPLERS", "Chunk", "Samples", "Sampling", "TextToImage", "count_candidates"]
 
 
 class TextToImage:
@@ -233,7 +139,7 @@ class TextToImage:
             candidates: images for each prompt.
             sampling: how to draw them.
         """
-        _check_at_least(1, candidates=candidates)
+        check_at_least(1, candidates=candidates)
         return self._chunks(text, candidates, sampling, sampling.table(self.schedule))
 
     def _chunks(self, text: Tensor, candidates: int, sampling: Sampling, table: Steps) -> Iterator[Chunk]:
@@ -256,21 +162,6 @@ class TextToImage:
     def draw(self, latents: Tensor) -> Tensor:
         """Maps latents [B, L, D] to images [B, 3, R, R] in [-1, 1], clamped: what is scored is what a file holds."""
         return self.generator.synthesize(latents.to(self.device)).clamp(-1, 1)
-
-
-def count_candidates(num: int, candidates: int | None = None) -> int:
-    """Returns how many candidates to draw to keep `num`: those asked for, or 16, or `num` where that is more."""
-    _check_at_least(1, num=num)
-    candidates = max(16, num) if candidates is None else candidates
-    if candidates < num:
-        raise ValueError(f"candidates={candidates}: expected at least num={num}, the images to keep of them")
-    return candidates
-
-
-def _check_at_least(least: int, **values: float) -> None:
-    for name, value in values.items():
-        if not least <= value < float("inf"):
-            raise ValueError(f"{name}={value}: expected a number from {least}")
 
 
 def _check_fit(
