@@ -114,12 +114,12 @@ def check_guidance(
     """Raises ValueError for options of `extrapolate` that are out of range."""
     if not 0 <= guidance_rescale <= 1:
         raise ValueError(f"guidance_rescale={guidance_rescale}: expected 0 (off) to 1, usually 0.7")
-    if guidance_interval is not None and (
-        len(guidance_interval) != 2 or not 0 <= guidance_interval[0] <= guidance_interval[1]
-    ):
-        raise ValueError(
-            f"guidance_interval={guidance_interval}: expected two timesteps, low and high, such as (100, 900)"
-        )
+    if guidance_interval is not None:
+        whole = len(guidance_interval) == 2 and all(isinstance(bound, int) for bound in guidance_interval)
+        if not whole or not 0 <= guidance_interval[0] <= guidance_interval[1]:
+            raise ValueError(
+                f"guidance_interval={guidance_interval}: expected two timesteps, low and high, such as (100, 900)"
+            )
     if guidance_limit is not None and not 0 < guidance_limit < float("inf"):
         raise ValueError(
             f"guidance_limit={guidance_limit}: expected a positive number of standard deviations, such as 3"

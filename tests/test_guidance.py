@@ -112,6 +112,7 @@ def test_the_limit_holds_each_channel_where_the_branches_are_at_most():
         ({"guidance_rescale": float("nan")}, "guidance_rescale=nan"),
         ({"guidance_interval": (900, 100)}, "guidance_interval=\\(900, 100\\): expected two timesteps"),
         ({"guidance_interval": (1, 2, 3)}, "expected two timesteps"),
+        ({"guidance_interval": (0.1, 0.9)}, "expected two timesteps"),
         ({"guidance_limit": 0.0}, "guidance_limit=0.0: expected a positive number"),
         ({"guidance_limit": float("nan")}, "guidance_limit=nan"),
         ({"negative": torch.zeros(1, 4)}, r"shape \(3, 4\), got \(1, 4\): repeat"),
