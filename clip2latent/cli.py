@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
 from typing import Any, NamedTuple
@@ -14,79 +14,13 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 import clip2latent
 from clip2latent.arguments import in_order, one_line
+from clip2latent.chunking import ChunkHalved, is_out_of_memory
+from clip2latent.cli_direction import direction
+from clip2latent.cli_edit import edit, interpolate, mix
+from clip2latent.cli_generate import generate, remake, warn_of_unknown_words
 from clip2latent.cli_share import export, push
-from clip2latent.outputs import choose_folder, filled, provenance, slug, write_json
+from clip2latent.outputs import choose_folder, filled, provenance, write_json
 from clip2latent.progress import progress_bar
-
-
-def generate(
-    prompts: list[str],
-    checkpoint: str = "demo",
-    num: int = 4,
-    candidates: int | None = None,
-    guidance: float | None = None,
-    steps: int = 8,
-    sampler: str = "dpmpp",
-    truncation: float = 1.0,
-    seed: int = 0,
-    out: str | None = None,
-    overwrite: bool = False,
-    prompts_file: str | None = None,
-    chunk: int = 64,
-) -> None:
-    """Makes images of prompts and writes a labelled grid, PNGs, results.json and the latents.
-
-    Args:
-        prompts: Texts, each in quotes.
-        checkpoint: "demo", a training checkpoint (.ckpt), an exported folder, owner/name on the Hub, or a published
-            prior of the original clip2latent: its .ckpt beside its yaml, or a yaml file as in configs/sample/.
-        num: Images to keep for each prompt.
-        candidates: Images to choose from for each prompt, by CLIP score (default: 16, or num where that is more).
-        guidance: How strongly to follow the prompt; 1 is plain (default: what the checkpoint recommends).
-        steps: Sampling steps.
-        sampler: dpmpp, ddim, ddpm, or clip2latent-skip (the original's, to reproduce its results).
-        truncation: 1 for the full variety, towards 0 ever nearer to the average image.
-        seed: The same seed gives the same images.
-        out: Output folder (default: a new one, outputs/<prompt>-<number>).
-        overwrite: Write into an output folder that already holds files.
-        prompts_file: A file with more prompts: a line each, or .jsonl with {"prompt": "..."} lines.
-        chunk: Images made at once; fewer need less memory.
-    """
-    from clip2latent.prompts import check_prompts, read_prompts
-
-    texts = [*prompts, *(prompt.text for prompt in (read_prompts(prompts_file) if prompts_file else []))]
-    if not texts:
-        raise ValueError('no prompt: write what the picture shows, such as "an old man with glasses and a red hat"')
-    check_prompts(texts)
-    folder = choose_folder(out, slug(texts[0]), overwrite)
-    from clip2latent.results import save_samples
-    from clip2latent.text2image import Sampling, TextToImage, count_candidates
-
-    Sampling(guidance, steps, sampler, truncation, seed, chunk)
-    candidates = count_candidates(num, candidates)
-    pipeline = TextToImage.from_pretrained(checkpoint)
-    _warn_of_unknown_words(pipeline.embedder, texts)
-    options = {
-        "checkpoint": checkpoint,
-        "num": num,
-        "candidates": candidates,
-        "guidance": pipeline.recommended_guidance if guidance is None else guidance,
-        "steps": steps,
-        "sampler": sampler,
-        "truncation": truncation,
-        "seed": seed,
-    }
-    started = time.monotonic()
-    with progress_bar("drawing", len(texts) * options["candidates"]) as bar:
-        numbers = {name: value for name, value in options.items() if name != "checkpoint"}
-        samples = pipeline.generate(texts, **numbers, chunk=chunk, progress=bar.update)
-    seconds = time.monotonic() - started
-    models = {part: pipeline.config.get(part) for part in ("generator", "embedder")}
-    save_samples(samples, folder, options, models)
-    drawn = len(texts) * options["candidates"]
-    print(f"{drawn} images drawn in {seconds:.1f} s; for each prompt the best {num} of {options['candidates']} are in")
-    print(f"{folder / 'grid.png'}, with their CLIP scores")
-    print(f"{folder}{os.sep}*.png, results.json, latents.safetensors")
 
 
 def evaluate(
@@ -140,7 +74,7 @@ def evaluate(
     plan = evaluation.Plan(num, tuple(guidance or (1.0, 2.0, 3.0)), candidates, repeats, retrieval, fidelity)
     sampling = Sampling(None, steps, sampler, truncation, seed, chunk)
     pipeline = TextToImage.from_pretrained(checkpoint)
-    _warn_of_unknown_words(pipeline.embedder, [prompt.text for prompt in read])
+    warn_of_unknown_words(pipeline.embedder, [prompt.text for prompt in read])
     critic, world = evaluation.critics(read, judge)
     report = evaluation.evaluate(pipeline, read, plan, sampling, critic, world, progress_bar)
     options = {"checkpoint": checkpoint, "prompts": prompts, "judge": judge}
@@ -195,7 +129,7 @@ def main(args: Sequence[str] | None = None) -> int:
         )
         config = parser.parse_args(words)
         name = config.pop("subcommand")
-        with _network(not config[name].pop("offline")):
+        with _network(not config[name].pop("offline")), _plain_warnings():
             commands[name].run(**config[name])
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
@@ -204,6 +138,11 @@ def main(args: Sequence[str] | None = None) -> int:
         if os.environ.get("JSONARGPARSE_DEBUG"):
             raise
         print(f"error: {one_line(error, options)}", file=sys.stderr)
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        if os.environ.get("JSONARGPARSE_DEBUG") or not is_out_of_memory(error):
+            raise
+        print("error: out of memory: free some, give a smaller --chunk, or run on another device", file=sys.stderr)
         return 2
     return 0
 
@@ -219,7 +158,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, _Command]]:
     parser.add_argument("--version", action="version", version=f"clip2latent {clip2latent.__version__}")
     subcommands = parser.add_subcommands(required=True)
     commands = {}
-    for run in (generate, evaluate, convert, export, push):
+    for run in (generate, remake, edit, mix, interpolate, direction, evaluate, convert, export, push):
         summary = (run.__doc__ or "").splitlines()[0]
         child = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
         texts = _TEXTS.get(run.__name__, {})
@@ -240,7 +179,16 @@ _FLAGS = {
     "private": "Make a new repository visible to its owner alone.",
 }
 _TEXTS: dict[str, dict[str, dict[str, Any]]] = {
-    "generate": {"prompts": {"nargs": "*", "help": "Texts, each in quotes."}},
+    "generate": {
+        "prompts": {
+            "nargs": "*",
+            "help": 'Texts in quotes, pictures, and mixtures as "photo.png | a smile::0.5"; - reads standard input.',
+        }
+    },
+    "remake": {"image": {"help": "A PNG that generate wrote."}},
+    "edit": {"sources": {"nargs": "*", "help": "Prompts in quotes, folders of results, or latents files."}},
+    "mix": {"sources": {"nargs": "*", "help": "What is kept, and what the layers are taken from (default: random)."}},
+    "interpolate": {"sources": {"nargs": "*", "help": "Two or more prompts in quotes, or folders of results."}},
     "convert": {
         "source": {"help": "A file, a folder, an embedded generator's name, http(s)://... or hf://owner/name/file."},
         "out": {"help": "Output folder."},
@@ -257,6 +205,24 @@ _TEXTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 @contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Prints the warnings that are meant for users in one line each, as errors are."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, ChunkHalved):
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            usual(message, category, *where, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
+
+
+@contextlib.contextmanager
 def _network(allowed: bool) -> Iterator[None]:
     """Tells every downloader of this process, by the variables they read, to stay offline where it is not allowed."""
     before = {name: os.environ.get(name) for name in ("CLIP2LATENT_OFFLINE", "HF_HUB_OFFLINE")}
@@ -269,11 +235,3 @@ def _network(allowed: bool) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _warn_of_unknown_words(embedder: Any, prompts: Sequence[str]) -> None:
-    find = getattr(embedder, "unknown_words", None)
-    unknown = dict.fromkeys(word for prompt in prompts for word in find(prompt)) if find else {}
-    if unknown:
-        words = ", ".join(repr(word) for word in unknown)
-        print(f"warning: the demo never saw {words}: it knows avatars and objects only", file=sys.stderr)

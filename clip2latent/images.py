@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 from torch import Tensor
 
-METADATA_KEY = "clip2latent"
+METADATA_KEY, RECIPE_KEY = "clip2latent", "clip2latent-recipe"
+WIDEST = 1024
 _INK, _PAPER, _FAINT = (20, 20, 24), (255, 255, 255), (110, 110, 118)
 
 
@@ -80,13 +81,52 @@ def grid(
     return sheet
 
 
-def save_png(picture: Image.Image, path: Path, metadata: dict[str, Any] | None = None) -> None:
-    """Writes a PNG whole or not at all, with metadata (plain types) that `read_metadata` returns."""
+def read_picture(path: Path | str) -> Tensor:
+    """Reads a picture file as an image [1, 3, R, R] in [-1, 1]: its middle square, R at most 1024.
+
+    It stands as the camera was held, and what is transparent becomes white.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        ValueError: for a file that is not a picture, or a damaged one.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no picture {path}")
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened)
+            if "A" in picture.getbands() or "transparency" in picture.info:
+                picture = picture.convert("RGBA")
+                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+            picture = picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else error
+        raise ValueError(f"{path} cannot be read: {reason}; give a PNG, JPEG or WebP file") from error
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    picture = picture.crop((left, top, left + side, top + side))
+    if side > WIDEST:
+        picture = picture.resize((WIDEST, WIDEST), Image.Resampling.BICUBIC)
+    return from_uint8(np.array(picture)[None])
+
+
+def save_png(
+    picture: Image.Image, path: Path, metadata: dict[str, Any] | None = None, recipe: dict[str, Any] | None = None
+) -> None:
+    """Writes a PNG whole or not at all, with what `read_metadata` and `read_recipe` return (plain types).
+
+    Args:
+        picture: to write.
+        path: the file; one that is there is replaced.
+        metadata: for people and programs.
+        recipe: for remaking the picture.
+    """
     info = PngImagePlugin.PngInfo()
-    if metadata is not None:
-        info.add_itxt(METADATA_KEY, json.dumps(metadata, ensure_ascii=False))
-        if "prompt" in metadata:
-            info.add_itxt("Description", str(metadata["prompt"]))
+    for key, record in ((METADATA_KEY, metadata), (RECIPE_KEY, recipe)):
+        if record is not None:
+            info.add_itxt(key, json.dumps(record, ensure_ascii=False))
+    if metadata is not None and "prompt" in metadata:
+        info.add_itxt("Description", str(metadata["prompt"]))
     temporary = path.with_name(f".{path.name}.partial")
     try:
         picture.save(temporary, format="PNG", pnginfo=info)
@@ -101,14 +141,33 @@ def read_metadata(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: where the file is not a picture of ours.
     """
+    return _read_text(
+        path, METADATA_KEY, "holds no clip2latent metadata: it was not written by this program, or was re-saved"
+    )
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Returns the recipe that `save_png` wrote.
+
+    Raises:
+        ValueError: where the file is not a picture of ours, or one without a recipe.
+    """
+    return _read_text(path, RECIPE_KEY, "holds no recipe: only the pictures that generate writes can be remade")
+
+
+def _read_text(path: Path, key: str, without: str) -> dict[str, Any]:
     try:
         with Image.open(path) as picture:
-            text = picture.info.get(METADATA_KEY)
-    except Image.UnidentifiedImageError as error:
+            text = picture.info.get(key)
+    except (Image.UnidentifiedImageError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path} is not a picture") from error
-    if text is None:
-        raise ValueError(f"{path} holds no clip2latent metadata: it was not written by this program, or was re-saved")
-    return json.loads(text)
+    try:
+        record = None if text is None else json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: its {key} is damaged: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} {without}")
+    return record
 
 
 def _wrap(text: str, font: Any, width: int, max_lines: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,22 +21,24 @@ def read_prompts(path: Path | str) -> list[Prompt]:
 
     Args:
         path: .jsonl, each line {"prompt": text, "attributes": {name: value}} with optional attributes; any other file
-            is text, one prompt a line. Blank lines are skipped.
+            is text, one prompt a line, as is standard input, "-". Blank lines are skipped.
 
     Raises:
         ValueError: for a malformed line, by its number, and for a file without prompts.
         OSError: for a file that cannot be read.
     """
-    path = Path(path)
-    if not path.is_file():
+    path, piped = Path(path), str(path) == "-"
+    if not piped and not path.is_file():
         raise FileNotFoundError(f"prompts file {path} does not exist: name a .txt or .jsonl file, one prompt a line")
+    name = "standard input" if piped else str(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        content = sys.stdin.buffer.read() if piped else path.read_bytes()
+        lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in UTF-8") from error
+        raise ValueError(f"{name} is not a text file in UTF-8") from error
     numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
-        raise ValueError(f"{path} holds no prompts")
+        raise ValueError(f"{name} holds no prompts")
     if path.suffix == ".jsonl":
         return [_from_json(line, f"{path}, line {number}") for number, line in numbered]
     return [Prompt(line, {}) for _, line in numbered]

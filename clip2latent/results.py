@@ -9,13 +9,15 @@ import safetensors.torch
 
 from clip2latent.images import save_png
 from clip2latent.outputs import filled, provenance, slug, write_json
-from clip2latent.text2image import Samples
+from clip2latent.remake import make_recipe
+from clip2latent.samples import Samples
 
 
 def save_samples(samples: Samples, folder: Path, options: dict[str, Any], models: dict[str, Any]) -> None:
     """Writes samples to a folder, all files or none.
 
-    Each PNG carries what it takes to make it again: prompt, its position, candidate number, options and models.
+    Each PNG carries its prompt, the prompt's position, its candidate number, its score, options and models, and the
+    recipe that `remake` draws it again by.
 
     Args:
         samples: the images.
@@ -35,7 +37,8 @@ def save_samples(samples: Samples, folder: Path, options: dict[str, Any], models
                     "candidate": int(samples.candidates[row, column]),
                     "score": round(float(samples.scores[row, column]), 6),
                 }
-                save_png(picture, staging / entry["file"], {**entry, "options": options, "models": models})
+                recipe = None if samples.drawn is None else make_recipe(samples.drawn, row, column)
+                save_png(picture, staging / entry["file"], {**entry, "options": options, "models": models}, recipe)
                 entries.append(entry)
         save_png(samples.grid(), staging / "grid.png", {"options": options, "models": models})
         tensors = {"latents": samples.latents.contiguous(), "scores": samples.scores.contiguous()}

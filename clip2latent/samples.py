@@ -8,7 +8,25 @@ from typing import NamedTuple
 from PIL import Image
 from torch import Tensor
 
+from clip2latent.conditions import Conditions
 from clip2latent.images import grid, to_pil
+from clip2latent.sampling import Sampling
+
+
+class Drawn(NamedTuple):
+    """How samples were drawn: all that it takes, beside the models, to draw them again to the bit.
+
+    Attributes:
+        sampling: its guidance is a number.
+        conditions: of the P prompts.
+        candidates: drawn for each prompt; candidate n of prompt p was row p * candidates + n.
+        batches: [P, N, 2], the first row and the number of rows of the batch that each image was drawn in.
+    """
+
+    sampling: Sampling
+    conditions: Conditions
+    candidates: int
+    batches: Tensor
 
 
 @dataclass(frozen=True)
@@ -19,8 +37,9 @@ class Samples:
         prompts: P texts.
         latents: [P, N, L, D].
         images: [P, N, 3, R, R] in [-1, 1].
-        scores: CLIP scores [P, N], descending in each row.
+        scores: what ranked them [P, N], descending in each row: cosines of CLIP, or of what else was asked for.
         candidates: [P, N], the number of each image among its prompt's candidates, which with the seed remakes it.
+        drawn: how they were drawn; None where that is not known.
     """
 
     prompts: list[str]
@@ -28,13 +47,15 @@ class Samples:
     images: Tensor
     scores: Tensor
     candidates: Tensor
+    drawn: Drawn | None = None
 
     def best(self, k: int = 1) -> Samples:
         """Returns the k best of each prompt."""
         if not 1 <= k <= self.scores.shape[1]:
             raise ValueError(f"k={k}: expected 1 to {self.scores.shape[1]}, the images kept for each prompt")
         tensors = {name: getattr(self, name)[:, :k] for name in ("latents", "images", "scores", "candidates")}
-        return replace(self, **tensors)
+        drawn = self.drawn and self.drawn._replace(batches=self.drawn.batches[:, :k])
+        return replace(self, **tensors, drawn=drawn)
 
     def to_pil(self) -> list[list[Image.Image]]:
         """Returns P lists of N pictures."""

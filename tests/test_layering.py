@@ -15,10 +15,12 @@ LAYERS = [
         "",
         "interfaces",
         "arguments",
+        "chunking",
         "model_card",
         "assets",
         "downloads",
         "memory",
+        "mixtures",
         "moments",
         "outputs",
         "prior_files",
@@ -46,8 +48,10 @@ LAYERS = [
     {
         "prior",
         "causal_transformer",
+        "conditions",
         "directions",
         "embedders",
+        "fit",
         "openclip",
         "openclip_weights",
         "generators",
@@ -78,12 +82,14 @@ LAYERS = [
         "pair_sources",
         "pair_stream",
         "saved",
+        "ranking",
         "search",
         "training_record",
     },
     {
         "training",
         "text2image",
+        "remake",
         "direction_search",
         "interpolate",
         "redraw",
@@ -106,7 +112,7 @@ LAYERS = [
         "wandb_run",
     },
     {"evaluate", "export", "hub"},
-    {"cli", "cli_direction", "cli_edit", "cli_share"},
+    {"cli", "cli_direction", "cli_edit", "cli_generate", "cli_share"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PACKAGES = ("clip2latent", "datagen", "demo")
