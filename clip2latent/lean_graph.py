@@ -49,8 +49,8 @@ class Replays:
     recordings are kept. Where recording fails, this warns once and calls the functions themselves.
     """
 
-    def __init__(self, record: Callable[..., Recorded] = record_on_cuda) -> None:
-        """Records nothing yet."""
+    def __init__(self, record: Callable[..., Recorded]) -> None:
+        """Stores how to record (`record_on_cuda`); nothing is recorded yet."""
         self._record = record
         self._recorded: dict[Hashable, Recorded] = {}
         self._fails = False

@@ -19,7 +19,8 @@ class _Layer(NamedTuple):
         null: key and value of the null token [1, 2 d].
         out: [dim, heads d].
         out_gain: of the normalisation after `out` [dim].
-        widen: value, then gate [2 inner, dim].
+        widen: [inner, dim].
+        gate: [inner, dim].
         narrow: [dim, inner].
     """
 
@@ -28,6 +29,7 @@ class _Layer(NamedTuple):
     out: Tensor
     out_gain: Tensor
     widen: Tensor
+    gate: Tensor
     narrow: Tensor
 
 
@@ -81,13 +83,12 @@ class LeanTransformer:
             if outputs:
                 seen = torch.cat([past[:, index], own], dim=1)  # [B, m + n, 2 d]
                 x = x + self._attend(layer, query, seen, bias[length - outputs :])
-                value, gate = F.linear(F.layer_norm(x, x.shape[-1:], eps=EPS), layer.widen).chunk(2, dim=-1)
-                x = x + F.linear(value * F.silu(gate), layer.narrow)
+                x = x + _feed_forward(layer, F.layer_norm(x, x.shape[-1:], eps=EPS))
         return x, kept
 
     def remember(self, x: Tensor, past: Tensor) -> Tensor:
         """Returns the keys and values of tokens [B, n, dim] that follow `past`, [B, layers, n, 2 d]."""
-        return torch.stack(self(x, past, 0)[1], dim=1)
+        return torch.stack(self(x, past, 0)[1], dim=1).to(self._dtype)  # Autocast may have changed it.
 
     def _project(self, layer: _Layer, x: Tensor, outputs: int, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         """Returns queries [B, outputs, heads, d] of the last tokens of x [B, n, dim] and all keys and values."""
@@ -129,15 +130,26 @@ class LeanTransformer:
         key, value = attention.to_kv.weight.chunk(2)
         null_key, null_value = attention.null_kv.detach().double()
         null_key = null_key[order] * (self._scale / _norm(null_key))
-        norm, widen, *_, narrow = feed_forward
+        norm, widen_and_gate, *_, narrow = feed_forward
+        widen, gate = widen_and_gate.weight.chunk(2)
         return _Layer(
             qkv=_folded(torch.cat([query, key[order], value]), attention.norm.g, self._dtype),
             null=torch.cat([null_key, null_value])[None].to(self._dtype),
             out=attention.to_out[0].weight.detach().clone(),
             out_gain=attention.to_out[1].g.detach().clone(),
-            widen=_folded(widen.weight, norm.g, self._dtype),
+            widen=_folded(widen, norm.g, self._dtype),
+            gate=_folded(gate, norm.g, self._dtype),
             narrow=narrow.weight.detach().clone(),
         )
+
+
+def _feed_forward(layer: _Layer, x: Tensor) -> Tensor:
+    """Maps normalised tokens [B, n, dim] to [B, n, dim] by a gated linear unit (Shazeer 2020, arXiv:2002.05202).
+
+    The widest of all activations are written once: fetching new memory for them takes as long as computing them.
+    """
+    gate = F.silu(F.linear(x, layer.gate), inplace=True)
+    return F.linear(gate.mul_(F.linear(x, layer.widen)), layer.narrow)
 
 
 def _folded(weight: Tensor, gain: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clip2latent.diffusion import Rng, Steps, guided, sample
-from clip2latent.lean_graph import Replays
+from clip2latent.lean_graph import Recorded, Replays, record_on_cuda
 from clip2latent.lean_prior import LeanPrior, Memory, PreparedPrior
 from clip2latent.prior import LatentPrior
 
@@ -19,14 +20,15 @@ MAX_GRAPH_STEPS = 64
 class TokenSampler:
     """Runs `sample` with `guided` for a prior: a frozen `LatentPrior` in its lean form, others as they are.
 
-    The lean form is made when it is first needed, and again after the weights have changed. A prior with forward hooks
-    or one that is still trained is called itself. On CUDA the whole loop is one graph for each table of steps, guidance
-    and size of the batch; where the table draws fresh noise or has more than 64 steps, one step is.
+    The lean form, a second copy of the weights, is made when it is first needed, and again after they have changed. A
+    prior with forward hooks or one that is still trained is called itself. On CUDA the whole loop is one graph for each
+    table of steps, guidance and size of the batch; where the table draws fresh noise or has more than 64 steps, each
+    step is one.
     """
 
-    def __init__(self, prior: nn.Module, replays: Replays | None = None) -> None:
-        """Stores the prior; without `replays` there are recordings on CUDA and none elsewhere."""
-        self._prior, self._given = prior, replays
+    def __init__(self, prior: nn.Module, record: Callable[..., Recorded] | None = None) -> None:
+        """Stores the prior; without `record` there are recordings on CUDA and none elsewhere, see `Replays`."""
+        self._prior, self._record = prior, record
         self._lean: tuple[LeanPrior, Replays | None] | None = None
         self._weights: list[tuple] = []
 
@@ -81,6 +83,6 @@ class TokenSampler:
             return None
         state = [(w.data_ptr(), w.dtype, 0 if w.is_inference() else w._version) for w in weights]
         if self._lean is None or state != self._weights:
-            on_cuda = weights[0].is_cuda
-            self._lean, self._weights = (LeanPrior(prior), self._given or (Replays() if on_cuda else None)), state
+            record = self._record or (record_on_cuda if weights[0].is_cuda else None)
+            self._lean, self._weights = (LeanPrior(prior), Replays(record) if record else None), state
         return self._lean

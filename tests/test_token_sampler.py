@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from clip2latent import token_sampler
 from clip2latent.diffusion import Schedule, ddpm_steps, dpmpp_steps, guided, sample
-from clip2latent.lean_graph import Recorded, Replays, record_on_cuda
+from clip2latent.lean_graph import Recorded, record_on_cuda
 from clip2latent.prior import LatentPrior
 from clip2latent.text2image import TextToImage
 from clip2latent.token_sampler import TokenSampler
@@ -79,7 +79,7 @@ class Recorder:
 
 def test_recordings_serve_all_batches_up_to_a_power_of_two_and_all_conditions():
     prior, record = frozen(), Recorder()
-    sampler = TokenSampler(prior, Replays(record))
+    sampler = TokenSampler(prior, record)
     for batch in (3, 4, 3, 7, 8):
         compare(sampler, prior, batch)
     assert record.sizes == [4, 8]
@@ -92,16 +92,20 @@ def test_recordings_serve_all_batches_up_to_a_power_of_two_and_all_conditions():
 
 def test_where_fresh_noise_is_drawn_a_step_is_recorded():
     prior, record = frozen(), Recorder()
-    sampler = TokenSampler(prior, Replays(record))
+    sampler = TokenSampler(prior, record)
     for case in ({"table": ddpm_steps(SCHEDULE, 6)}, {"table": ddpm_steps(SCHEDULE, 7), "scale": 3.0}):
         compare(sampler, prior, 3, **case)
     assert record.sizes == [8]  # Both branches of three.
+    for weight in prior.parameters():
+        weight.mul_(1.1)
+    compare(sampler, prior, 3, **case)
+    assert record.sizes == [8, 8]
 
 
 def test_old_recordings_are_let_go(monkeypatch):
     monkeypatch.setattr("clip2latent.lean_graph.MAX_RECORDED", 2)
     prior, record = frozen(), Recorder()
-    sampler = TokenSampler(prior, Replays(record))
+    sampler = TokenSampler(prior, record)
     for scale in (2.0, 3.0, 2.0, 4.0, 2.0, 3.0):
         compare(sampler, prior, 2, scale=scale)
     assert len(record.sizes) == 4
@@ -109,7 +113,7 @@ def test_old_recordings_are_let_go(monkeypatch):
 
 def test_what_cannot_be_recorded_is_computed_with_one_warning():
     prior = frozen()
-    sampler = TokenSampler(prior, Replays(Recorder(refuses=True)))
+    sampler = TokenSampler(prior, Recorder(refuses=True))
     with pytest.warns(UserWarning, match="without CUDA graphs"):
         compare(sampler, prior, 3)
     with warnings.catch_warnings():
@@ -121,7 +125,7 @@ def test_what_cannot_be_recorded_is_computed_with_one_warning():
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_cuda_graphs_compute_the_plain_form(case):
     prior = frozen("cuda")
-    sampler = TokenSampler(prior, Replays(record_on_cuda))
+    sampler = TokenSampler(prior, record_on_cuda)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for batch in (3, 4, 3):
@@ -146,6 +150,15 @@ def test_a_lean_form_made_in_inference_mode_serves_outside_of_it():
     with torch.inference_mode():
         compare(sampler, prior, 4)
     compare(sampler, prior, 4, table=dpmpp_steps(SCHEDULE, 7))
+
+
+def test_autocast_is_possible():
+    prior = frozen()
+    noise, condition, _ = asked(4)
+    exact = sample(guided(prior, condition, 2.0), noise, TABLE, seeded())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = TokenSampler(prior)(noise, condition, TABLE, seeded(), 2.0)
+    assert (found - exact).norm() < 5e-2 * exact.norm()
 
 
 class Other(nn.Module):
