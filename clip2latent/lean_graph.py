@@ -46,7 +46,7 @@ class Replays:
     """Calls functions of batches through recordings: one launch in place of hundreds for each step.
 
     A recording serves all batches up to a power of two; what is computed beyond the batch is thrown away. The latest
-    recordings are kept. Where recording fails, this warns once and calls the functions themselves.
+    recordings are kept. Where recording fails but for memory, this warns once and calls the functions themselves.
     """
 
     def __init__(self, record: Callable[..., Recorded]) -> None:
@@ -72,6 +72,8 @@ class Replays:
             places = [value.new_zeros(shape) for value, shape in zip(inputs, shapes, strict=True)]
             try:
                 self._recorded[key] = self._record(function, *places)
+            except torch.cuda.OutOfMemoryError:
+                raise  # A smaller batch may do.
             except RuntimeError as error:
                 self._fails = True
                 warnings.warn(f"sampling goes on without CUDA graphs, slower: {error}", stacklevel=2)

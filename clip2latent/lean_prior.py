@@ -20,6 +20,7 @@ from clip2latent.lean_transformer import LeanTransformer
 from clip2latent.prior import LatentPrior
 
 ROWS_AT_ONCE = 1024
+MAX_TABLES = 8
 
 
 class Memory(NamedTuple):
@@ -44,31 +45,28 @@ class LeanPrior:
 
     def __init__(self, prior: LatentPrior) -> None:
         """Prepares a prior, in its type and on its device."""
-        num_tokens, timesteps = prior.config["num_tokens"], prior.config["timesteps"]
-        self._transformer = LeanTransformer(prior.transformer, 2 + 2 * num_tokens)
+        self._transformer = LeanTransformer(prior.transformer, 2 + 2 * prior.config["num_tokens"])
         self._time, self._queries = prior.time.weight.detach().clone(), prior.queries.detach().clone()
         self._embedding_in, self._latent_in = _affine(prior.embedding_in), _affine(prior.latent_in)
         weight, bias = _affine(prior.latent_out) or (None, None)
         head = self._transformer.head if weight is None else weight.double() @ self._transformer.head
         self._head = head.to(self._time.dtype), bias
         self._null = self._past(prior.null_embedding.detach()[None])  # [1, layers, 2, 2 d]
-        # The null condition's timesteps are the same for every prompt: each is computed once.
-        self._null_time = self._null.new_zeros(timesteps, *self._null[0, :, :1].shape)  # [T, layers, 1, 2 d]
-        self._null_known = torch.zeros(timesteps, dtype=torch.bool, device=self._time.device)
+        # The null condition's timesteps are the same for every prompt. They are kept by table, not by timestep: which
+        # timesteps share a batch decides their last bits, and those must not depend on what was sampled before.
+        self._null_times: dict[tuple[int, ...], Tensor] = {}
 
     @torch.no_grad()
     def remember(self, conditions: Tensor, times: Tensor) -> Memory:
         """Returns what conditions [P, E] and timesteps [S] contribute: 6 kB for each pair at the paper's size."""
-        times = times.to(self._time.device)
+        key, times = tuple(times.tolist()), times.to(self._time.device)
         tokens = conditions.to(self._time)
         past = self._past(F.linear(tokens, *self._embedding_in) if self._embedding_in else tokens)
-        blocks = [self._times(past, block) for block in times.split(max(1, ROWS_AT_ONCE // len(past)))]
-        new = times[~self._null_known[times]]
-        if len(new):
-            blocks_of_null = [self._times(self._null, block)[0] for block in new.split(ROWS_AT_ONCE)]
-            self._null_time = self._null_time.index_copy(0, new, torch.cat(blocks_of_null))
-            self._null_known = self._null_known.index_fill(0, new, True)
-        time = torch.cat([self._null_time[times][None], torch.cat(blocks, dim=1)])
+        if key not in self._null_times:
+            if len(self._null_times) == MAX_TABLES:
+                del self._null_times[next(iter(self._null_times))]
+            self._null_times[key] = self._times(self._null, times)
+        time = torch.cat([self._null_times[key], self._times(past, times)])
         place = torch.full((len(self._time),), len(times), device=times.device)
         place[times] = torch.arange(len(times), device=times.device)
         return Memory(torch.cat([self._null, past]), time, place)
@@ -89,9 +87,12 @@ class LeanPrior:
 
     def _times(self, past: Tensor, times: Tensor) -> Tensor:
         """Returns keys and values of timesteps [S] after P conditions' `_past`: [P, S, layers, 1, 2 d]."""
-        tokens = self._time[times].repeat(len(past), 1)[:, None]  # [P * S, 1, dim]
-        past = past.repeat_interleave(len(times), dim=0)
-        return self._transformer.remember(tokens, past).unflatten(0, (-1, len(times)))
+        blocks = []
+        for block in times.split(max(1, ROWS_AT_ONCE // len(past))):
+            tokens = self._time[block].repeat(len(past), 1)[:, None]  # [P * S, 1, dim]
+            found = self._transformer.remember(tokens, past.repeat_interleave(len(block), dim=0))
+            blocks.append(found.unflatten(0, (-1, len(block))))
+        return torch.cat(blocks, dim=1)
 
 
 class PreparedPrior:

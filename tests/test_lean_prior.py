@@ -113,7 +113,18 @@ def test_the_null_conditions_timesteps_are_read_once(monkeypatch):
     monkeypatch.setattr(LeanTransformer, "remember", lambda *args: (read.append(len(args[1])), remember(*args))[1])
     lean.remember(conditions, TIMES)
     lean.remember(conditions[:1], TIMES)
-    assert read == [4, 16, 4, 1, 4]  # Conditions, their timesteps, the null condition's; conditions, their timesteps.
+    assert read == [4, 4, 16, 1, 4]  # Conditions, the null condition's timesteps, theirs; conditions, theirs.
+
+
+def test_bits_do_not_depend_on_what_was_read_before():
+    prior = frozen(**SIZES["deep"])
+    _, conditions, _ = asked(prior)
+    used, fresh = LeanPrior(prior), LeanPrior(prior)
+    for shift in range(1, 10):
+        used.remember(conditions[:1], TIMES[::2] - shift % 3)
+        used.remember(conditions[:2], torch.arange(shift, 50))
+    for found, expected in zip(used.remember(conditions, TIMES), fresh.remember(conditions, TIMES), strict=True):
+        assert found.equal(expected)
 
 
 def test_a_timestep_that_was_not_read_is_an_error():
