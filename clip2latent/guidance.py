@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clip2latent.interfaces import Denoiser
 
 
 def guided(
-    prior: nn.Module,
+    prior: Callable[..., Tensor],
     embedding: Tensor,
     scale: float,
     *,
@@ -25,7 +25,7 @@ def guided(
     Both branches run in one batched call. The null branch keeps the noised tokens and drops only the embedding.
 
     Args:
-        prior: (x, t, embedding, keep) -> x0, a `LatentPrior`.
+        prior: (x, t, embedding, keep) -> x0, as a `LatentPrior` is called.
         embedding: the condition [B, E].
         scale: 1 is the plain conditional prediction, 0 the unconditional one; the options below act above 1.
         negative: a condition [B, E] to lead away from, in place of the null branch.
@@ -74,7 +74,9 @@ def extrapolate(
     """Returns x0 [B, K, D] = null + scale (conditional - null), by request held back where scale is above 1.
 
     A large scale makes predictions larger than any data are. Each row is treated by itself, nothing waits for the
-    device, and up to scale 1, where nothing is extrapolated, the options do nothing.
+    device, and up to scale 1, where nothing is extrapolated, the options do nothing. On the embedded demo at scale 5
+    the interval 300..970 raises variety most; with 8 steps, too few for such a scale, a limit of 1 gives back most of
+    the score that is lost, rescale less; at the recommended scale none is needed.
 
     Args:
         conditional: x0 [B, K, D] of the condition.

@@ -60,7 +60,7 @@ def uniform_log_snr_times(schedule: Schedule, num: int, low: float = -5.25, high
     The range keeps out the ends of the cosine schedule, where lambda runs away and nothing is decided. The first
     timestep stays T-1, the only one at which pure noise is the right state to start from. Where several targets are
     nearest to one timestep, the next lower ones are taken, so that any number up to T is possible.
-    Source: the spacing of Lu et al. 2022, "DPM-Solver" (arXiv:2206.00927), section 3.4, between these ends.
+    Source: the step size schedule of Lu et al. 2022, "DPM-Solver" (arXiv:2206.00927), between these ends.
 
     Raises:
         ValueError: unless `num` is in 1..T.

@@ -54,7 +54,7 @@ RUNS = {
     "ddim_leading_eta1.0": eta_one_steps,
     "ddim_trailing_eta1.0": eta_one_steps,
     "ddim_linspace_eta1.0": fixed_distance(eta_one_steps),
-    "dpmpp1_linspace": ddim_steps,  # the first-order solver is DDIM (Lu et al. 2022, section 4)
+    "dpmpp1_linspace": ddim_steps,  # the first-order solver is DDIM
     "dpmpp2m_midpoint_linspace": dpmpp_steps,
     "dpmpp2m_midpoint_trailing": dpmpp_steps,
     "dpmpp2m_heun_linspace": heun_steps,
