@@ -91,6 +91,8 @@ def generate(
         judge = load_ranker(rank).to(pipeline.device)
         models["rank"] = ModelSpec.of(rank, {}, judge).to_dict()
         ranking = rank_by(judge, pipeline.device)
+        if models["rank"]["sha256"] == (models["embedder"] or {}).get("sha256"):
+            print("warning: --rank names the CLIP that the prior is conditioned on, as without it", file=sys.stderr)
     warn_of_unknown_words(pipeline.embedder, [text for mixture in [*mixtures, *negatives] for text in mixture.texts])
     chosen = {"guidance": pipeline.recommended_guidance} if guidance is None else {}
     drawing = {**asdict(sampling), **chosen, "num": num, "candidates": candidates}

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,7 +92,12 @@ def test_another_clip_chooses_and_is_named(places, capsys):
     assert record["models"]["rank"]["sha256"] != record["models"]["embedder"]["sha256"]
     plain = generate(places, "a hat", "a dog", out="plain")
     assert [entry["score"] for entry in record["images"]] != [entry["score"] for entry in plain["images"]]
-    assert f"scores by {clip}" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"scores by {clip}" in printed.out and printed.err == ""
+    Path("same.yaml").write_text("class_path: tiny_models.TinyEmbedder\n")
+    same = generate(places, "a hat", "a dog", "--rank=same.yaml", out="same")
+    assert [entry["candidate"] for entry in same["images"]] == [entry["candidate"] for entry in plain["images"]]
+    assert "warning: --rank names the CLIP that the prior is conditioned on" in capsys.readouterr().err
 
 
 def test_every_option_and_model_is_in_the_file(places):

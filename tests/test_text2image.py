@@ -3,9 +3,12 @@
 import pytest
 import torch
 from tiny_checkpoint import write_tiny_checkpoint
-from tiny_models import TinyGenerator
+from tiny_models import TinyEmbedder, TinyGenerator
 
 from clip2latent.bridge import Bridge
+from clip2latent.chunking import ChunkHalved
+from clip2latent.mixtures import read_mixtures
+from clip2latent.ranking import rank_by
 from clip2latent.spec import ModelSpec
 from clip2latent.text2image import Sampling, TextToImage
 
@@ -26,7 +29,7 @@ def test_shapes_ranges_and_order(pipeline):
     assert [len(row) for row in samples.to_pil()] == [4, 4, 4]
 
 
-@pytest.mark.parametrize("sampler", ["dpmpp", "ddim", "ddpm"])
+@pytest.mark.parametrize("sampler", ["dpmpp", "sde-dpmpp", "ddim", "ddpm"])
 def test_an_image_does_not_depend_on_chunk_number_or_neighbours(pipeline, sampler):
     options = {"sampler": sampler, "steps": 5, "seed": 7}
     whole = pipeline.generate(PROMPTS, num=5, candidates=5, **options)
@@ -35,6 +38,77 @@ def test_an_image_does_not_depend_on_chunk_number_or_neighbours(pipeline, sample
     expected = _by_candidate(whole)
     torch.testing.assert_close(_by_candidate(parts), expected, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(_by_candidate(first), expected[:1, :3], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"negative": "x", "guidance": 3.0, "sampler": "ddpm", "steps": 5}])
+def test_in_batches_of_equal_size_an_image_keeps_its_bits_among_other_prompts(pipeline, options):
+    mixed = ["a red hat | night::0.5", *PROMPTS[1:]]
+    whole = pipeline.generate(mixed, num=4, candidates=4, chunk=4, **options)
+    alone = pipeline.generate(mixed[:1], num=4, candidates=4, **options)
+    assert whole.images[:1].equal(alone.images) and whole.scores[:1].equal(alone.scores)
+    fewer = pipeline.generate(mixed, num=2, candidates=4, chunk=4, **options)
+    assert whole.best(2).images.equal(fewer.images) and whole.best(2).drawn.batches.equal(fewer.drawn.batches)
+
+
+def test_no_more_than_a_chunk_is_ever_drawn_embedded_or_ranked_at_once(pipeline):
+    sizes = []
+
+    class Counting(TinyEmbedder):
+        def embed_images(self, images):
+            sizes.append(len(images))
+            return super().embed_images(images)
+
+    class CountingGenerator(TinyGenerator):
+        def synthesize(self, latents):
+            sizes.append(len(latents))
+            return super().synthesize(latents)
+
+    parts = (pipeline.prior, pipeline.space, pipeline.schedule, CountingGenerator(), Counting())
+    samples = TextToImage(*parts).generate(
+        PROMPTS * 4, num=1, candidates=7, chunk=10, ranking=rank_by(Counting(seed=2))
+    )
+    assert max(sizes) == 10 and samples.images.shape == (12, 1, 3, 8, 8)
+
+
+def test_a_chunk_that_does_not_fit_is_halved_and_the_noise_stays(pipeline):
+    class Small(TinyGenerator):
+        def synthesize(self, latents):
+            if len(latents) > 4:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+            return super().synthesize(latents)
+
+    parts = (pipeline.prior, pipeline.space, pipeline.schedule, Small(), pipeline.embedder)
+    options = {"num": 3, "candidates": 6, "sampler": "ddpm", "steps": 5}
+    expected = pipeline.generate(PROMPTS, **options, chunk=4, guidance=1.0)
+    with pytest.warns(ChunkHalved, match="halved to 4"):
+        halved = TextToImage(*parts).generate(PROMPTS, **options, chunk=8, guidance=1.0)
+    assert halved.images.equal(expected.images) and halved.drawn.batches.equal(expected.drawn.batches)
+
+
+def test_another_embedder_ranks_within_each_prompt(pipeline):
+    prompts, judge = ["a red hat", "a dog | night::0.5"], TinyEmbedder(seed=7)
+    everything = pipeline.generate(prompts, num=6, candidates=6)
+    ranked = pipeline.generate(prompts, num=6, candidates=6, ranking=rank_by(judge))
+    torch.testing.assert_close(_by_candidate(ranked), _by_candidate(everything))
+    for index, objective in enumerate(rank_by(judge)(read_mixtures(prompts))):
+        scores = 1 - objective(everything.images[index])
+        torch.testing.assert_close(ranked.scores[index], scores.sort(descending=True).values)
+
+
+def test_a_negative_prompt_takes_the_place_of_the_null_branch(pipeline):
+    seen = []
+    handle = pipeline.prior.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2:]))
+    pipeline.generate(["a dog"], num=1, candidates=2, guidance=3.0, steps=1, negative="night")
+    handle.remove()
+    expected = pipeline.embed_text(["a dog", "night"]).repeat_interleave(2, dim=0)
+    assert seen[0][0].equal(expected) and (len(seen[0]) == 1 or seen[0][1] is None)
+
+
+def test_every_stage_is_told_of_every_candidate(pipeline):
+    told = []
+    pipeline.generate(PROMPTS, num=1, candidates=3, chunk=5, stages=lambda stage, done: told.append((stage, done)))
+    stages = ("prior", "drawing", "scoring")
+    assert told == [(stage, 5) for stage in stages] + [(stage, 4) for stage in stages]
 
 
 def test_the_same_seed_gives_equal_bits_and_another_other_images(pipeline):
@@ -92,6 +166,11 @@ def test_progress_counts_every_candidate(pipeline):
         ({"sampler": "euler"}, "dpmpp, ddim, ddpm"),
         ({"seed": -1}, "seed=-1"),
         ({"chunk": 0}, "chunk=0"),
+        ({"negative": ""}, "prompt 1 of 1 is empty"),
+        ({"negative": ["a", "b"]}, "expected 1 prompt or 3"),
+        ({"negative": "a", "guidance": 1.0}, "no effect at guidance 1"),
+        ({"template": "a photo"}, "template='a photo'"),
+        ({"prompts": ["a |"]}, "empty part"),
     ],
 )
 def test_wrong_arguments_are_named(pipeline, wrong, message):
