@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from clip2latent.cli_generate import warn_of_unknown_words
 from clip2latent.outputs import choose_folder, slug
 from clip2latent.progress import progress_bar
 
@@ -32,10 +33,10 @@ def edit(
     """Changes images of prompts or of results along directions, as --directions smile=1,glasses=1.
 
     Args:
-        sources: Prompts in quotes, folders of results, or latents.safetensors files.
-        directions: Which and how far, as smile=1.5,glasses=-1: a name of the demo's (bald, beard, crown, dark-skin,
-            glasses, long-hair, night, old, smile, sunglasses, top-hat, woman) or a file of 1 x D or L x D numbers,
-            .safetensors (as direction writes), .npy or .pt. Negative is the other way.
+        sources: Prompts as for generate, folders of results, or latents.safetensors files.
+        directions: Which and how far, as smile=1.5,glasses=-1: a name of the demo's (beard, glasses, night, old,
+            smile, top-hat, woman) or a file of 1 x D or L x D numbers, .safetensors (as direction writes), .npy or
+            .pt. Negative is the other way.
         layers: What directions change of the generator's layers, 0 the coarsest, as 0-3 or 2,4- (default: all).
         truncation: Draws towards the average image: 1 changes nothing, 0 is the average.
         cutoff: Truncation changes the layers below this number only (default: all).
@@ -62,7 +63,6 @@ def edit(
     from clip2latent.redraw import redraw
     from clip2latent.saved import save_edited
     from clip2latent.starts import Drawing, checkpoint_of, described, gather, read_sources
-    from clip2latent.text2image import TextToImage
 
     wanted = parse_directions(directions or "")
     if not wanted and truncation == 1:
@@ -71,7 +71,7 @@ def edit(
     loaded = [(direction.vector, strength) for direction, strength in found]
     drawing, read = Drawing(num, candidates, guidance, steps, seed, chunk), read_sources(sources)
     checkpoint, folder = checkpoint or checkpoint_of(read), _folder("edit", sources, out, overwrite)
-    pipeline = TextToImage.from_pretrained(checkpoint)
+    pipeline = _load(checkpoint, read)
     for direction, _ in found:
         if not direction.is_of(pipeline.config.get("generator")):
             name = direction.description["name"]
@@ -90,7 +90,7 @@ def edit(
     options = described("edit", pipeline, sources, checkpoint, drawing)
     options |= {"directions": directions, "layers": layers, "truncation": truncation, "cutoff": cutoff}
     sheet = grid(images, starts.labels, headings=[f"{100 * share:.0f} %" for share in shares])
-    save_edited(folder, starts.labels, latents[:, -1:], images[:, -1:], sheet, options, _models(pipeline))
+    save_edited(folder, starts.labels, latents[:, -1:], images[:, -1:], sheet, options, pipeline.identities())
     print(f"{folder / 'grid.png'}: {len(images)} images, from unchanged to changed")
     print(f"{folder}{os.sep}*.png, results.json, latents.safetensors: the changed ones")
 
@@ -111,8 +111,8 @@ def mix(
     """Mixes styles: some layers from one prompt's images or from random ones, the rest from another's.
 
     Args:
-        sources: What is kept, and what the layers are taken from: each a prompt in quotes, a folder of results, or a
-            latents.safetensors file. Without the second, the layers are taken from random latents.
+        sources: What is kept, and what the layers are taken from: each a prompt as for generate, a folder of
+            results, or a latents.safetensors file. Without the second, the layers are taken from random latents.
         layers: The generator's layers to take, as 0-3 or 2,4-. Coarse layers, 0 first, hold shapes, fine ones colours.
         num: Images of each prompt on either side; the grid shows every pair.
         checkpoint: As for generate (default: what the results were made with, or demo).
@@ -133,11 +133,10 @@ def mix(
     from clip2latent.redraw import redraw
     from clip2latent.saved import save_edited
     from clip2latent.starts import Drawing, Starts, checkpoint_of, described, gather, read_sources
-    from clip2latent.text2image import TextToImage
 
     drawing, read = Drawing(num, candidates, guidance, steps, seed, chunk), read_sources(sources)
     checkpoint, folder = checkpoint or checkpoint_of(read), _folder("mix", sources, out, overwrite)
-    pipeline = TextToImage.from_pretrained(checkpoint)
+    pipeline = _load(checkpoint, read)
     chosen = edits.parse_layers(layers, pipeline.generator.latent_shape[0])
     kept = gather(pipeline, read[:1], drawing)
     if read[1:]:
@@ -152,7 +151,7 @@ def mix(
     sheet = grid(cells, [f"layers {layers} of", *kept.labels], headings=["", *taken.labels])
     options = described("mix", pipeline, sources, checkpoint, drawing) | {"layers": layers}
     labels = [f"{label} with layers {layers} of {taken.labels[0]}" for label in kept.labels]
-    save_edited(folder, labels, latents, images, sheet, options, _models(pipeline))
+    save_edited(folder, labels, latents, images, sheet, options, pipeline.identities())
     print(f"{folder / 'grid.png'}: left what is kept, above what layers {layers} are taken from")
     print(f"{folder}{os.sep}*.png, results.json, latents.safetensors: the mixtures")
 
@@ -176,9 +175,9 @@ def interpolate(
     """Goes from prompt to prompt or from result to result, and writes the way as a strip and a video.
 
     Args:
-        sources: Two or more, in order: prompts in quotes, folders of results, or latents.safetensors files.
-        through: embeddings, every frame drawn from a mixture of two prompts; or latents, the straight way from image
-            to image (default: embeddings between prompts, latents where there are results).
+        sources: Two or more, in order: prompts as for generate, folders of results, or latents.safetensors files.
+        through: embeddings, every frame drawn from a mixture of two texts; or latents, the straight way from image to
+            image (default: embeddings between texts, latents where there are results, pictures or mixtures).
         frames: From one image to the next, both included.
         video: webp, or mp4 (it needs: pip install "clip2latent[video]"), or none.
         fps: Frames a second.
@@ -197,15 +196,15 @@ def interpolate(
     from clip2latent.redraw import redraw
     from clip2latent.saved import save_edited
     from clip2latent.starts import Drawing, checkpoint_of, described, gather, read_sources
-    from clip2latent.text2image import TextToImage
 
     if through not in (None, "embeddings", "latents"):
         raise ValueError(f"through={through!r}: expected embeddings or latents")
     read = read_sources(sources)
-    through = through or ("latents" if num > 1 or any(source.saved for source in read) else "embeddings")
+    plain = all(source.is_plain for source in read)
+    through = through or ("embeddings" if plain and num == 1 else "latents")
     if through == "embeddings":
-        if any(source.saved for source in read):
-            raise ValueError("through=embeddings goes between prompts only: leave it out for results")
+        if not plain:
+            raise ValueError("through=embeddings goes between texts only: leave it out for results, pictures, mixtures")
         check_way(len(read), frames)
         num, candidates = 1, 4 if candidates is None else candidates
     check_way(2, frames)
@@ -213,7 +212,7 @@ def interpolate(
         check_video(f"video.{video}", fps)
     drawing = Drawing(num, candidates, guidance, steps, seed, chunk)
     checkpoint, folder = checkpoint or checkpoint_of(read), _folder("interpolate", sources, out, overwrite)
-    pipeline, stops = TextToImage.from_pretrained(checkpoint), list(sources)
+    pipeline, stops = _load(checkpoint, read), list(sources)
     if through == "embeddings":
         with progress_bar("drawing", ((len(stops) - 1) * (frames - 1) + 1) * drawing.candidates) as bar:
             way = between_prompts(pipeline, stops, frames, drawing.candidates, drawing.sampling(), bar.update)
@@ -225,15 +224,21 @@ def interpolate(
     options |= {"through": through, "frames": frames, "fps": fps}
     extras = {} if video == "none" else {f"video.{video}": lambda file: save_video(images, file, fps)}
     sheet, label = strip(images, stops), " to ".join(dict.fromkeys(stops))
-    save_edited(folder, [label], latents[None], images[None], sheet, options, _models(pipeline), extras)
+    save_edited(folder, [label], latents[None], images[None], sheet, options, pipeline.identities(), extras)
     print(f"{folder / 'grid.png'}: the way in {len(images)} frames, as a strip")
     print(f"{folder}{os.sep}{', '.join([*extras, '*.png'])}, results.json, latents.safetensors")
+
+
+def _load(checkpoint: str, read: Sequence[Any]) -> Any:
+    """Loads the pipeline and warns of the prompts' words that it never saw."""
+    from clip2latent.text2image import TextToImage
+
+    pipeline = TextToImage.from_pretrained(checkpoint)
+    mixtures = [source.mixture for source in read if source.mixture is not None]
+    warn_of_unknown_words(pipeline.embedder, [text for mixture in mixtures for text in mixture.texts])
+    return pipeline
 
 
 def _folder(command: str, sources: Sequence[str], out: str | None, overwrite: bool) -> Path:
     first = Path(sources[0]).name if os.path.exists(sources[0]) else sources[0]
     return choose_folder(out, f"{command}-{slug(first, 40)}", overwrite)
-
-
-def _models(pipeline: Any) -> dict[str, Any]:
-    return {part: pipeline.config.get(part) for part in ("generator", "embedder")}

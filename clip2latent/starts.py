@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from clip2latent.mixtures import Mixture, read_mixtures
 from clip2latent.prompts import check_prompts
 from clip2latent.sampling import Sampling, count_candidates
 from clip2latent.saved import Saved, is_saved, read_saved
@@ -45,10 +46,16 @@ class Drawing:
 
 
 class Source(NamedTuple):
-    """A prompt, or what is saved under the name that was given."""
+    """What a text names: a prompt's mixture, or what is saved; the other is None."""
 
     text: str
     saved: Saved | None
+    mixture: Mixture | None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a prompt of one text, without pictures and weights."""
+        return self.mixture is not None and len(self.mixture.parts) == 1 and bool(self.mixture.texts)
 
 
 class Starts(NamedTuple):
@@ -65,9 +72,14 @@ def read_sources(sources: Sequence[str]) -> list[Source]:
         sources: prompts, folders of results and files of latents, in any mixture.
 
     Raises:
-        ValueError: for an empty prompt, and for results that cannot be read.
+        ValueError: for an empty prompt or a malformed mixture, and for results that cannot be read.
+        FileNotFoundError: for results and pictures that are not there.
     """
-    return [Source(text, read_saved(text) if is_saved(text) else None) for text in check_prompts(sources)]
+    texts = check_prompts(sources)
+    return [
+        Source(text, read_saved(text), None) if is_saved(text) else Source(text, None, read_mixtures([text])[0])
+        for text in texts
+    ]
 
 
 def checkpoint_of(sources: Sequence[Source]) -> str:
@@ -99,7 +111,7 @@ def gather(pipeline: TextToImage, sources: Sequence[Source], drawing: Drawing) -
     drawn = iter(pipeline.generate(prompts, **asdict(drawing)).latents if prompts else [])
     labels: list[str] = []
     latents: list[Tensor] = []
-    for text, saved in sources:
+    for text, saved, _ in sources:
         rows = [(text, next(drawn))] if saved is None else zip(saved.labels, saved.latents, strict=True)
         for label, row in rows:
             kept = row[: drawing.num]
@@ -120,7 +132,7 @@ def described(
 
 
 def _check_generator(pipeline: TextToImage, source: Source) -> None:
-    text, saved = source
+    text, saved = source.text, source.saved
     if saved is None:
         return
     wanted = tuple(pipeline.generator.latent_shape)

@@ -104,6 +104,12 @@ def test_prompts_and_results_are_gathered_in_order(pipeline, folder):
     assert starts.latents[[0, 1, 6, 7]].equal(drawn.flatten(0, 1))
 
 
+def test_only_a_text_alone_is_a_plain_source(folder, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    sources = read_sources(["a dog", "a dog | a cat", str(tmp_path / "a.png"), str(folder)])
+    assert [source.is_plain for source in sources] == [True, False, False, False]
+
+
 def test_the_checkpoint_is_that_of_the_results(folder, checkpoint):
     assert checkpoint_of(read_sources(["a dog", str(folder)])) == checkpoint
     assert checkpoint_of(read_sources(["a dog"])) == "demo"
