@@ -6,7 +6,8 @@ guided results differ; that both branches are the library's function of what the
 one guided prediction, a loop all that turns noise into latents: ours with the default sampler in 8 steps, reading the
 prompt included (the null condition was read by an earlier prompt), the library's ancestral one in 1000, of which some
 are timed and multiplied. All forms take turns in one process, so that what else the machine does meets all of them.
-Where there is a GPU, milliseconds of our loop in float32 and bf16 follow.
+Where there is a GPU, milliseconds of the prior's loop, of StyleGAN2 at 1024 px and of CLIP ViT-B/32, at random weights,
+and of all from the prompt to 16 ranked images follow.
 """
 
 from __future__ import annotations
@@ -22,13 +23,25 @@ import torch
 from dalle2_pytorch import DiffusionPrior, DiffusionPriorNetwork
 from torch import Tensor
 
+from benchmarks import stylegan2
 from benchmarks.training import NAMES, TIMESTEPS, TRANSFORMER, WIDTH, pairs
 from clip2latent.diffusion import Schedule, dpmpp_steps, guided, sample
+from clip2latent.embedders import OpenCLIPEmbedder
+from clip2latent.generators.stylegan2 import StyleGAN2
+from clip2latent.latents import LatentSpace
 from clip2latent.lean_prior import LeanPrior, PreparedPrior
+from clip2latent.openclip import MEAN, STD, build_clip, build_tokenizer
 from clip2latent.prior import LatentPrior
+from clip2latent.text2image import TextToImage
 from clip2latent.token_sampler import TokenSampler
 
 CANDIDATES, GUIDANCE, STEPS = 16, 2.0, 8
+VIT_B_32 = {
+    "embed_dim": 512,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12},
+}
 
 
 class Networks(NamedTuple):
@@ -134,17 +147,44 @@ def _clock() -> float:
     return time.process_time() / torch.get_num_threads()
 
 
-def milliseconds(prior: LatentPrior, rounds: int = 50) -> float:
-    """Wall milliseconds of our loop on the GPU, after calls that record it."""
-    prior = prior.to("cuda")
-    noise, embedding = inputs("cuda")
-    table, sampler = dpmpp_steps(Schedule.cosine(TIMESTEPS), STEPS), TokenSampler(prior)
+def full_size(prior: LatentPrior, device: str, half: bool) -> TextToImage:
+    """The prior with StyleGAN2 at 1024 px and CLIP ViT-B/32, of random weights; in half precision where asked for."""
+    arguments = stylegan2.arguments(1024) | ({"half_dtype": "float16"} if half else {})
+    generator = StyleGAN2(**arguments).eval().requires_grad_(False)
+    clip = OpenCLIPEmbedder(
+        build_clip(VIT_B_32), build_tokenizer(VIT_B_32), 77, WIDTH, 224, MEAN, STD, chunk=CANDIDATES
+    )
+    space = LatentSpace((18,), torch.zeros(1, WIDTH), torch.ones(1, WIDTH))
+    clip.clip.to(torch.float16 if half else torch.float32)
+    prior.to(torch.bfloat16 if half else torch.float32)
+    prior, space, generator, clip = (part.to(device) for part in (prior, space, generator, clip))
+    return TextToImage(prior, space, Schedule.cosine(TIMESTEPS), generator, clip, {"guidance": GUIDANCE})
+
+
+def milliseconds(pipeline: TextToImage, rounds: int, device: str) -> dict[str, float]:
+    """Wall milliseconds of each part for 16 candidates, and from the prompt to 16 ranked images, after a warm-up."""
+    noise, embedding = inputs(device)
+    table, sampler = dpmpp_steps(pipeline.schedule, STEPS), TokenSampler(pipeline.prior)
+    latents = pipeline.generator.sample_latents(CANDIDATES, torch.Generator().manual_seed(0)).to(device)
+    images = pipeline.draw(latents)
+    works = {
+        "prior": lambda: sampler(noise, embedding, table, torch.Generator(), GUIDANCE),
+        "generator": lambda: pipeline.draw(latents),
+        "CLIP": lambda: pipeline.embedder.embed_images(images),
+        "from prompt to ranked images": lambda: pipeline.generate(["a face"], num=CANDIDATES, candidates=CANDIDATES),
+    }
+    return {name: _wall(work, rounds, device) for name, work in works.items()}
+
+
+def _wall(work: Callable[[], object], rounds: int, device: str) -> float:
+    """Mean wall milliseconds of a call, after some that are not timed."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     for measured in (False, True):
-        torch.cuda.synchronize()
+        wait()
         start = time.perf_counter()
-        for _ in range(rounds if measured else 5):
-            sampler(noise, embedding, table, torch.Generator(), GUIDANCE)
-        torch.cuda.synchronize()
+        for _ in range(rounds if measured else 3):
+            work()
+        wait()
     return 1000 * (time.perf_counter() - start) / rounds
 
 
@@ -168,9 +208,10 @@ def main() -> None:
         for own in ("LatentPrior", "lean"):
             print(f"  {own}: {best['library'] / best[own]:.2f} times as fast as the library", flush=True)
     if torch.cuda.is_available():
-        for dtype in (torch.float32, torch.bfloat16):
-            value = milliseconds(networks.prior.to(dtype))
-            print(f"{torch.cuda.get_device_name()}, {dtype}: {value:.2f} ms a loop of {STEPS} steps", flush=True)
+        for half in (False, True):
+            parts = milliseconds(full_size(networks.prior, "cuda", half), 20, "cuda")
+            line = ", ".join(f"{name} {value:.2f} ms" for name, value in parts.items())
+            print(f"{torch.cuda.get_device_name()}, {'half' if half else 'float32'}: {line}", flush=True)
 
 
 if __name__ == "__main__":
