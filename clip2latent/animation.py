@@ -52,7 +52,9 @@ def check_video(path: Path | str, fps: float = 12.0) -> None:
         )
 
 
-def save_video(images: Tensor, path: Path, fps: float = 12.0, there_and_back: bool = True, side: int = 256) -> None:
+def save_video(
+    images: Tensor, path: Path | str, fps: float = 12.0, there_and_back: bool = True, side: int = 256
+) -> None:
     """Writes images [F, 3, R, R] in [-1, 1] as a video that repeats: .webp (lossless), or .mp4 with imageio-ffmpeg.
 
     Args:
@@ -66,6 +68,7 @@ def save_video(images: Tensor, path: Path, fps: float = 12.0, there_and_back: bo
         ValueError: see `check_video`.
     """
     check_video(path, fps)
+    path = Path(path)
     frames = torch.cat([images, images[1:-1].flip(0)]) if there_and_back else images
     scale = max(1, side // images.shape[-1])
     if path.suffix == ".webp":

@@ -43,7 +43,7 @@ def test_webp_plays_there_and_back_at_its_pace(tmp_path):
 
 
 def test_webp_one_way(tmp_path):
-    save_video(FRAMES, tmp_path / "a.webp", there_and_back=False, side=8)
+    save_video(FRAMES, str(tmp_path / "a.webp"), there_and_back=False, side=8)
     with Image.open(tmp_path / "a.webp") as video:
         assert video.n_frames == 5 and video.size == (8, 8)
 
