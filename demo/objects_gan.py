@@ -1,10 +1,11 @@
 """Trains the demo's BigGAN on pictures of one object: `python -m demo.objects_gan --work DIR --out DIR`.
 
-Everything about the generator is BigGAN's (Brock et al. 2019, arXiv:1809.11096); the losses are those of `demo.gan`:
-relativistic logistic loss, with lazy gradient penalties on both sides. The discriminator sees two pictures of a class
-at once, both generated or both drawn (PacGAN, Lin et al. 2018, arXiv:1712.04086), so that the samples of a class may
-not all be alike. First at 32 px, then the last block is faded in. The state is written every few minutes; the same
-command goes on.
+Everything about the generator is BigGAN's (Brock et al. 2019, arXiv:1809.11096). It starts as the decoder of a
+conditional variational autoencoder (Kingma and Welling 2014, arXiv:1312.6114), which learns in minutes what is where,
+blurred; then a discriminator sharpens it, as in Larsen et al. 2016, arXiv:1512.09300: at first half of the generated
+images are reconstructions, the others are drawn from z at random; the former's share and weight fall to nothing. The
+discriminator starts as the encoder; adversarial losses are those of `demo.gan`. The state is written every few
+minutes; the same command goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -28,17 +28,16 @@ from clip2latent.generators.biggan import BigGAN, from_official
 from clip2latent.generators.class_latents import truncated_normal
 from demo.adversarial import gradients, penalty
 from demo.biggan import TrainedBigGAN
-from demo.discriminator import Discriminator, ScaledConv
+from demo.discriminator import Discriminator
 from demo.labelled import Renders
 from demo.objects_budget import CLASSES, PRESETS, Preset
+from demo.objects_encoder import Encoder, divergence
+from demo.single_objects import ATTRIBUTES
 from demo.training import Log, State, follow, save_asset, step_rng
 
 
 class Trainer:
-    """Owns the networks, their optimisers and their files; `images` counts the real images seen.
-
-    Each resolution has a state of its own, for the discriminator grows between them.
-    """
+    """Owns the networks, their optimisers and their files; `images` counts the renders seen."""
 
     def __init__(self, preset: Preset, seed: int, work: Path, device: str = "cpu"):
         """Builds everything, as it was where the work folder holds a state.
@@ -52,42 +51,22 @@ class Trainer:
         p = preset
         self.generator = TrainedBigGAN(p.ch, p.dim_z, p.shared_dim, len(CLASSES), p.attention).to(device)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.optimiser = self._optimiser(self.generator)
-        discriminator = Discriminator(32, p.discriminator_base, p.discriminator_max, [len(CLASSES)])
-        discriminator.stem = ScaledConv(2 * 3, discriminator.stem.weight.shape[0])
-        self._enter(32, discriminator)
-        if self._state_path(64).exists():
-            self._enter(64, self.discriminator.grow())
+        self.encoder = Encoder(p.base, p.widest, len(CLASSES), p.dim_z).to(device)
+        self.discriminator = Discriminator(64, p.base, p.widest, [len(v) for v in ATTRIBUTES.values()]).to(device)
+        names = ("generator", "average", "encoder", "discriminator")
+        networks = {name: getattr(self, name) for name in names}
+        self.optimisers = {
+            f"{name}_optimiser": torch.optim.Adam(networks[name].parameters(), fused=True)
+            for name in ("generator", "encoder", "discriminator")
+        }
+        settings = {"seed": seed} | json.loads(json.dumps(asdict(preset)))
+        self.state = State(work / "state.pt", settings, **networks, **self.optimisers)
         self.images = self.state.load() * p.batch
 
-    def _state_path(self, resolution: int) -> Path:
-        return self.work / f"state-{resolution}.pt"
-
-    def _optimiser(self, network: torch.nn.Module) -> torch.optim.Adam:
-        return torch.optim.Adam(network.parameters(), lr=self.preset.lr, betas=(0.0, 0.99), fused=True)
-
-    def _enter(self, resolution: int, discriminator: Discriminator) -> None:
-        """Makes the discriminator, its optimiser and the state of a resolution the current ones."""
-        self.resolution = resolution
-        self.discriminator = discriminator.to(self.device)
-        self.judging = self._optimiser(self.discriminator)
-        parts = {"generator": self.generator, "average": self.average, "discriminator": self.discriminator}
-        optimisers = {"optimiser": self.optimiser, "judging": self.judging}
-        settings = {"seed": self.seed} | json.loads(json.dumps(asdict(self.preset)))
-        self.state = State(self._state_path(resolution), settings, **parts, **optimisers)
-
-    def run(self, save_every: float = 180.0, log_every: int = 100) -> None:
+    def run(self, save_every: float = 180.0, log_every: int = 200) -> None:
         """Trains to the end of the budget."""
-        first, last = self.preset.images_32, self.preset.images_32 + self.preset.images_64
-        if self.resolution == 32:
-            self._run_to(first, save_every, log_every)
-            self._enter(64, self.discriminator.grow())
-            self.save()
-        self._run_to(last, save_every, log_every)
-
-    def _run_to(self, budget: int, save_every: float, log_every: int) -> None:
-        batch = self.preset.batch
-        renders = Renders("class_pairs", self.seed, self.images, self.preset.pool)
+        batch, budget = self.preset.batch, self.preset.start + self.preset.images
+        renders = Renders("single_objects", self.seed, self.images, self.preset.pool)
         loader = iter(DataLoader(renders, batch_size=batch, num_workers=1, prefetch_factor=4))
         last_save = last_log = time.monotonic()
         logged, figures = self.images, {}
@@ -106,30 +85,58 @@ class Trainer:
                 last_save = now
 
     def step(self, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Updates every network by one batch, renders uint8 [B, 3, 64, 64] with labels [B, A], in pairs."""
-        preset, number = self.preset, self.images // self.preset.batch
-        real, classes = pixels.to(self.device).float() / 127.5 - 1, labels[:, 0].to(self.device)
-        if self.resolution == 32:
-            real = F.avg_pool2d(real, 2)
-        z = truncated_normal(len(real), preset.dim_z, step_rng(self.seed, number)).to(self.device)
-        for optimiser in (self.optimiser, self.judging):
-            optimiser.param_groups[0]["lr"] = preset.learning_rate(self.images)
+        """Updates every network by one batch, renders uint8 [B, 3, 64, 64] with labels [B, 3]; returns figures."""
+        preset, judged = self.preset, self.images >= self.preset.start
+        real, labels = pixels.to(self.device).float() / 127.5 - 1, labels.to(self.device)
+        for optimiser in self.optimisers.values():
+            optimiser.param_groups[0] |= {
+                "lr": preset.learning_rate(self.images),
+                "betas": (0.0 if judged else 0.5, 0.99),
+            }
             optimiser.zero_grad()
-        fake = self.generator(z, classes, self._dtype(), self.preset.share(self.images, self.resolution))
-        pairs, drawn, shown = as_pairs(fake), as_pairs(real), classes[::2, None]
-        gradient, margin = gradients(self.discriminator, drawn, pairs, shown, self._dtype())
-        pairs.backward(gradient)
-        figures = {"margin": margin}
-        if number % preset.penalty_every == 0:
-            some = slice(max(1, len(shown) // 2))
-            value = penalty(self.discriminator, drawn[some], pairs.detach()[some], shown[some])
-            (value * (0.5 * preset.penalty_weight(self.images) * preset.penalty_every)).backward()
-            figures["penalty"] = value.detach()
-        self.optimiser.step()
-        self.judging.step()
+        if judged and self.images < preset.start + preset.batch:
+            self.discriminator.load_state_dict(self.encoder.trunk(), strict=False)
+        copies = preset.copies(self.images)
+        rng = step_rng(self.seed, self.images // preset.batch)
+        z = truncated_normal(len(real) - copies, preset.dim_z, rng).to(self.device)
+        if copies:
+            mean, log_variance = self.encoder(real[:copies], labels[:copies, 0], self._dtype())
+            noise = torch.randn(mean.shape, generator=rng).to(self.device)
+            z = torch.cat([mean + (0.5 * log_variance).exp() * noise, z])
+        images = self.generator(z, labels[:, 0], self._dtype())
+        figures, losses = {}, []
+        if copies:
+            squares = (images[:copies] - real[:copies]).square()
+            paid = divergence(mean, log_variance).mean()
+            bound = squares.sum(dim=(1, 2, 3)).mean() / (2 * preset.deviation**2)
+            losses.append(bound + preset.divergence_weight(self.images) * paid)
+            figures = {"squares": squares.detach().mean(), "divergence": paid.detach()}
+        if judged:
+            shown = labels.clone()
+            shown[copies:, 1:] = -1  # of a z at random only the class is known
+            figures |= self._accumulate(real, images, shown, losses)
+        else:
+            losses[0].backward()
+        for optimiser in self.optimisers.values():
+            optimiser.step()
         follow(self.average, self.generator, 0.5 ** (preset.batch / preset.ema_images))
         self.images += len(real)
         return figures
+
+    def _accumulate(self, real: Tensor, images: Tensor, shown: Tensor, losses: list[Tensor]) -> dict[str, Tensor]:
+        """Adds every network's gradients of a step with the discriminator; losses are those of the reconstruction."""
+        preset = self.preset
+        gradient, margin = gradients(self.discriminator, real, images, shown, self._dtype())
+        if self.images < preset.start + preset.alone:
+            gradient.zero_()
+        weight = preset.reconstruction_weight(self.images)
+        torch.autograd.backward([images, *losses], [gradient, *(torch.full_like(loss, weight) for loss in losses)])
+        if self.images // preset.batch % preset.penalty_every:
+            return {"margin": margin}
+        some = slice(None, None, 2)
+        value = penalty(self.discriminator, real[some], images.detach()[some], shown[some])
+        (value * (0.5 * preset.penalty_weight(self.images) * preset.penalty_every)).backward()
+        return {"margin": margin, "penalty": value.detach()}
 
     def _dtype(self) -> torch.dtype:
         return torch.bfloat16 if self.preset.half else torch.float32
@@ -149,7 +156,7 @@ class Trainer:
                 classes = torch.arange(100) % len(CLASSES)
                 yield z.to(self.device), classes.to(self.device)
 
-        network.standing_statistics_(inputs(), share=self.preset.share(self.images, self.resolution))
+        network.standing_statistics_(inputs())
         return network
 
     @torch.no_grad()
@@ -158,7 +165,7 @@ class Trainer:
         count = len(CLASSES) * columns
         z = truncated_normal(count, self.preset.dim_z, torch.Generator().manual_seed(0)).to(self.device)
         classes = torch.arange(count, device=self.device) // columns
-        images = self.standing(4)(z, classes, share=self.preset.share(self.images, self.resolution))
+        images = self.standing(4)(z, classes)
         pixels = images.add(1).mul(127.5).round().byte().cpu().numpy()
         side = pixels.shape[-1]
         rows = pixels.reshape(-1, 2 * columns, 3, side, side).transpose(0, 3, 1, 4, 2)
@@ -169,7 +176,7 @@ class Trainer:
     def export(self, out: Path) -> BigGAN:
         """Writes the average with standing statistics, spectral norm baked, as a folder `load_generator` reads."""
         preset = self.preset
-        state = {name: value.cpu() for name, value in self.standing(preset.statistics).official_state().items()}
+        state = {name: value.cpu() for name, value in self.standing(preset.statistics).state_dict().items()}
         generator = from_official(state, **preset.biggan_arguments())
         training = {"world": "single_objects", "seed": self.seed, "preset": asdict(preset), "images": self.images}
         config = {
@@ -179,11 +186,6 @@ class Trainer:
         }
         save_asset(out, config, generator.state_dict())
         return generator
-
-
-def as_pairs(images: Tensor) -> Tensor:
-    """Puts every two images [B, 3, R, R] one upon the other: [B / 2, 6, R, R]."""
-    return images.unflatten(0, (-1, 2)).flatten(1, 2)
 
 
 def main() -> None:

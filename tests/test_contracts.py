@@ -82,6 +82,7 @@ GENERATORS = {
     "biggan without shared embedding": lambda: GeneratorContract(tiny_biggan(G_shared=False)),
     "biggan_deep": lambda: GeneratorContract(tiny_biggan_deep()),
     "sagan": lambda: GeneratorContract(tiny_sagan()),
+    "biggan demo-objects": lambda: GeneratorContract(asset_generator("demo-objects")),
     "stylegan2 demo-avatars": lambda: GeneratorContract(asset_generator("demo-avatars"), overshoot=1.0),
 }
 EMBEDDERS = {

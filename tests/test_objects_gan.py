@@ -9,17 +9,19 @@ import torch.nn.functional as F
 
 from clip2latent.generators import load_generator
 from clip2latent.generators.biggan import BigGAN, from_official
-from clip2latent.judge import AttributeJudge
-from demo import class_pairs, objects, single_objects
+from clip2latent.judge import AttributeJudge, load_judge
+from demo import objects, single_objects
 from demo.biggan import TrainedBigGAN
 from demo.biggan_layers import Conv, SpectralNorm
 from demo.class_scores import class_scores
+from demo.discriminator import Discriminator
 from demo.objects_budget import CLASSES, PRESETS
-from demo.objects_gan import Trainer, as_pairs
+from demo.objects_encoder import Encoder, divergence
+from demo.objects_gan import Trainer
 
 SMOKE = PRESETS["smoke"]
-# one batch at 32 px, two at 64 px while the last block comes in, one after
-SHORT = dataclasses.replace(SMOKE, images_32=16, images_64=48, fade=32, half=False, penalty_every=2)
+# one batch of the start, one of the discriminator alone, two of both
+SHORT = dataclasses.replace(SMOKE, start=16, images=48, alone=16, half=False, penalty_every=2)
 
 
 def network(ch=4):
@@ -43,7 +45,7 @@ def test_the_official_class_draws_the_trained_network():
             trained(*inputs(8))
     trained.standing_statistics_(inputs(8) for _ in range(3))
     arguments = dataclasses.replace(SMOKE, dim_z=20, shared_dim=8, ch=4).biggan_arguments()
-    shipped = from_official(trained.official_state(), **arguments)
+    shipped = from_official(trained.state_dict(), **arguments)
     z, classes = inputs()
     with torch.no_grad():
         expected = trained(z, classes)
@@ -77,13 +79,35 @@ def test_convolution_after_doubling_is_the_plain_form():
     torch.testing.assert_close(conv.after_doubling(x), expected, rtol=0, atol=1e-5)
 
 
-def test_the_last_block_comes_in_from_the_small_image():
-    trained, (z, classes) = network().eval(), inputs()
-    with torch.no_grad():
-        small, none, half, whole = (trained(z, classes, share=share) for share in (None, 0.0, 0.5, 1.0))
-    torch.testing.assert_close(none, F.interpolate(small, scale_factor=2, mode="nearest"))
-    mixed = (none.atanh() + whole.atanh()) / 2
-    torch.testing.assert_close(half, mixed.tanh(), rtol=0, atol=1e-4)
+def test_the_divergence_is_that_of_two_normal_distributions():
+    mean, log_variance = torch.randn(3, 5), torch.randn(3, 5)
+    one = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    expected = torch.distributions.kl_divergence(one, torch.distributions.Normal(0.0, 1.0)).sum(dim=1)
+    torch.testing.assert_close(divergence(mean, log_variance), expected)
+
+
+def test_the_encoder_reads_picture_and_class_row_by_row():
+    torch.manual_seed(0)
+    encoder = Encoder(256, 16, len(CLASSES), 20).eval()
+    torch.nn.init.normal_(encoder.classes.weight)
+    images, classes = torch.randn(4, 3, 64, 64), torch.tensor([0, 0, 1, 1])
+    mean, log_variance = encoder(images, classes)
+    assert mean.shape == log_variance.shape == (4, 20)
+    torch.testing.assert_close(encoder(images[2:], classes[2:])[0], mean[2:], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(encoder(images, classes.flip(0))[0], mean)
+
+
+def test_the_start_learns_to_reconstruct(tmp_path):
+    torch.set_num_threads(1)
+    preset = dataclasses.replace(SHORT, start=16 * 40, images=16)
+    trainer = Trainer(preset, 0, tmp_path)
+    examples = [single_objects.example(0, index) for index in range(16)]
+    pixels = torch.stack([torch.from_numpy(example.image).permute(2, 0, 1) for example in examples])
+    numbers = [
+        [values.index(e.attributes[name]) for name, values in single_objects.ATTRIBUTES.items()] for e in examples
+    ]
+    squares = [float(trainer.step(pixels, torch.tensor(numbers))["squares"]) for _ in range(30)]
+    assert squares[-1] < 0.6 * squares[0]
 
 
 def test_a_killed_training_goes_on_to_the_same_generator(tmp_path):
@@ -94,7 +118,7 @@ def test_a_killed_training_goes_on_to_the_same_generator(tmp_path):
     original = cut.step
 
     def step_and_die(pixels, labels):
-        if cut.images == 32:
+        if cut.images == 48:
             raise KeyboardInterrupt
         return original(pixels, labels)
 
@@ -102,9 +126,9 @@ def test_a_killed_training_goes_on_to_the_same_generator(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         cut.run(save_every=0.0)
     resumed = Trainer(SHORT, 0, tmp_path / "cut")
-    assert (resumed.images, resumed.resolution) == (32, 64)
+    assert resumed.images == 48
     resumed.run()
-    for name in ("generator", "average", "discriminator"):
+    for name in ("generator", "average", "encoder", "discriminator"):
         one, other = (getattr(trainer, name).state_dict() for trainer in (whole, resumed))
         assert all(torch.equal(one[key], other[key]) for key in one), name
     records = [json.loads(line) for line in (tmp_path / "whole/log.jsonl").read_text().splitlines()]
@@ -123,12 +147,32 @@ def test_a_killed_training_goes_on_to_the_same_generator(tmp_path):
 
 def test_schedules_begin_and_end_where_they_should():
     preset = PRESETS["cpu"]
-    first, last = preset.images_32, preset.images_32 + preset.images_64
-    assert preset.learning_rate(0) == preset.learning_rate(first) == preset.lr
-    assert preset.learning_rate(last) == pytest.approx(preset.lr / 20)
-    assert preset.share(0, 32) is None and preset.share(first, 64) == 0
-    assert preset.share(first + preset.fade, 64) == preset.share(last, 64) == 1
-    assert [preset.penalty_weight(images) for images in (0, first, last)] == pytest.approx([0.5, 0.5, 0.1])
+    last = preset.start + preset.images
+    rates = [preset.learning_rate(images) for images in (0, preset.start, last)]
+    assert rates == pytest.approx([preset.start_rate, preset.rate, preset.rate / 20])
+    assert preset.learning_rate(preset.start - 1) == pytest.approx(preset.rate, rel=1e-3)
+    assert [preset.divergence_weight(images) for images in (0, preset.start, last)] == [0, 1, 1]
+    assert preset.reconstruction_weight(preset.start) == pytest.approx(1 / 300)
+    assert preset.reconstruction_weight(last) == 0
+    assert [preset.copies(images) for images in (0, preset.start, last)] == [preset.batch, preset.batch // 2, 0]
+    assert [preset.penalty_weight(images) for images in (0, preset.start, last)] == pytest.approx([0.5, 0.5, 0.1])
+
+
+@pytest.mark.parametrize("alone", [16, 0])
+def test_the_generator_follows_the_discriminator_only_after_its_time_alone(tmp_path, alone):
+    torch.set_num_threads(1)
+    pixels = torch.randint(256, (16, 3, 64, 64), dtype=torch.uint8)
+    asked = torch.stack([torch.randint(len(values), (16,)) for values in single_objects.ATTRIBUTES.values()], dim=1)
+    generators = []
+    for sign in (1, -1):
+        trainer = Trainer(dataclasses.replace(SHORT, alone=alone), 0, tmp_path)
+        trainer.images = trainer.preset.start
+        before = trainer.discriminator.head.weight.detach().clone().mul_(sign)
+        trainer.discriminator.head.weight.data.copy_(before)
+        trainer.step(pixels, asked)
+        assert not torch.equal(trainer.discriminator.head.weight, before)
+        generators.append(trainer.generator.state_dict()["linear.weight"])
+    assert torch.equal(*generators) == (alone > 0)
 
 
 def test_a_single_object_is_the_world_s_own_and_repeatable():
@@ -138,12 +182,10 @@ def test_a_single_object_is_the_world_s_own_and_repeatable():
     assert set(single_objects.visible(one.attributes)) == {"class", "color", "ground"}
 
 
-def test_pictures_come_in_pairs_of_a_class_and_pairs_share_no_pixels():
-    names = [class_pairs.example(0, index).attributes["class"] for index in range(0, 42)]
-    assert names[::2] == names[1::2] == [*CLASSES, CLASSES[0]]
-    assert not (class_pairs.example(0, 0).image == class_pairs.example(0, 1).image).all()
-    images = torch.randn(4, 3, 8, 8)
-    assert torch.equal(as_pairs(images), torch.stack([torch.cat([images[0], images[1]]), torch.cat([*images[2:]])]))
+def test_the_judge_recognises_the_shipped_generator_s_classes():
+    scores = class_scores(load_generator("demo-objects"), load_judge("demo-class-judge"), per_class=25)
+    assert scores["recognised_mean"] >= 0.8, scores
+    assert scores["recognised_least"] >= 0.3, scores
 
 
 def test_scores_count_the_samples_recognised():
@@ -160,3 +202,10 @@ def test_scores_count_the_samples_recognised():
     renamed = AttributeJudge({"class": CLASSES[::-1]}, width=4).eval()
     with pytest.raises(ValueError, match="judge: expected"):
         class_scores(generator, renamed, per_class=1)
+
+
+def test_the_discriminator_starts_as_the_encoder():
+    encoder, discriminator = Encoder(256, 16, len(CLASSES), 20), Discriminator(64, 256, 16, [20, 10, 15])
+    result = discriminator.load_state_dict(encoder.trunk(), strict=False)
+    assert not result.unexpected_keys
+    assert {name.split(".")[0] for name in result.missing_keys} == {"head", "tables"}
