@@ -137,7 +137,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except (ArgumentError, ValueError, OSError) as error:
         if os.environ.get("JSONARGPARSE_DEBUG"):
             raise
-        print(f"error: {one_line(error, options)}", file=sys.stderr)
+        print(f"error: {_shortened(one_line(error, options))}", file=sys.stderr)
         return 2
     except (RuntimeError, MemoryError) as error:
         if os.environ.get("JSONARGPARSE_DEBUG") or not is_out_of_memory(error):
@@ -202,6 +202,12 @@ _TEXTS: dict[str, dict[str, dict[str, Any]]] = {
         "repo": {"help": "owner/name on the Hub; made where there is none."},
     },
 }
+
+
+def _shortened(text: str, longest: int = 1000) -> str:
+    """Leaves out the middle of a long text, such as one that quotes a prompt of thousands of letters."""
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
 
 
 @contextlib.contextmanager
