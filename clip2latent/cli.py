@@ -186,9 +186,9 @@ _TEXTS: dict[str, dict[str, dict[str, Any]]] = {
         }
     },
     "remake": {"image": {"help": "A PNG that generate wrote."}},
-    "edit": {"sources": {"nargs": "*", "help": "Prompts in quotes, folders of results, or latents files."}},
-    "mix": {"sources": {"nargs": "*", "help": "What is kept, and what the layers are taken from (default: random)."}},
-    "interpolate": {"sources": {"nargs": "*", "help": "Two or more prompts in quotes, or folders of results."}},
+    "edit": {"sources": {"nargs": "*", "help": 'Prompts, or results: edit "a man" outputs/a-boy-1 --directions old=1'}},
+    "mix": {"sources": {"nargs": "*", "help": 'What is kept and what is taken (or random): mix "a man" "a girl"'}},
+    "interpolate": {"sources": {"nargs": "*", "help": 'Prompts, or results, in order: interpolate "a boy" "a man"'}},
     "convert": {
         "source": {"help": "A file, a folder, an embedded generator's name, http(s)://... or hf://owner/name/file."},
         "out": {"help": "Output folder."},

@@ -34,9 +34,9 @@ def edit(
 
     Args:
         sources: Prompts as for generate, folders of results, or latents.safetensors files.
-        directions: Which and how far, as smile=1.5,glasses=-1: a name of the demo's (beard, glasses, night, old,
-            smile, top-hat, woman) or a file of 1 x D or L x D numbers, .safetensors (as direction writes), .npy or
-            .pt. Negative is the other way.
+        directions: Which and how far, as smile=1.5,glasses=-1: a name of the demo's (beard, dark-skin, glasses,
+            long-hair, night, old, smile, sunglasses, top-hat, woman) or a file of 1 x D or L x D numbers,
+            .safetensors (as direction writes), .npy or .pt. Negative is the other way.
         layers: What directions change of the generator's layers, 0 the coarsest, as 0-3 or 2,4- (default: all).
         truncation: Draws towards the average image: 1 changes nothing, 0 is the average.
         cutoff: Truncation changes the layers below this number only (default: all).

@@ -57,6 +57,12 @@ RECIPES = {
         layers="0-3",
         scale=0.8,
     ),
+    "dark-skin": Recipe(
+        ("dark skinned {}", "{} with dark skin"),
+        ("pale {}", "tanned {}", "brown skinned {}"),
+        "skin",
+        "dark",
+    ),
     "glasses": Recipe(
         ("{} with glasses", "{} with spectacles"),
         ("{} without glasses", "{} with sunglasses"),
@@ -64,6 +70,13 @@ RECIPES = {
         "glasses",
         layers="0-3",
         scale=1.3,
+    ),
+    "long-hair": Recipe(
+        ("{} with long hair", "long haired {}"),
+        ("{} with short hair", "{} with curly hair", "{} with spiky hair", "bald {}"),
+        "hair_style",
+        "long",
+        layers="0-3",
     ),
     "night": Recipe(
         ("{} at night", "{} under the stars"),
@@ -88,6 +101,14 @@ RECIPES = {
         "smiling",
         layers="0-3",
         scale=1.5,
+    ),
+    "sunglasses": Recipe(
+        ("{} with sunglasses", "{} with dark glasses"),
+        ("{} without glasses", "{} with glasses"),
+        "glasses",
+        "sunglasses",
+        layers="0-3",
+        scale=1.4,
     ),
     "top-hat": Recipe(
         ("{} with a top hat",),
