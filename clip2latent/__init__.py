@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "ClassConditional": "interfaces",
+    "Direction": "directions",
     "Embedder": "interfaces",
     "Generator": "interfaces",
     "LatentPrior": "prior",
@@ -16,9 +17,12 @@ _EXPORTS = {
     "ModelSpec": "spec",
     "Samples": "text2image",
     "TextToImage": "text2image",
+    "find_direction": "direction_search",
+    "load_direction": "directions",
     "load_embedder": "embedders",
     "load_generator": "generators",
     "load_prior": "checkpoint",
+    "redraw": "redraw",
 }
 __all__ = ["__version__", *_EXPORTS]
 

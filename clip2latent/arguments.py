@@ -30,7 +30,7 @@ def in_order(args: Sequence[str], flags: Collection[str]) -> list[str]:
             options.append(name + equals + value)
             if not equals and name not in flags:
                 options += [value for value in [next(words, None)] if value is not None]
-        elif word == "-h" or (word.startswith("-") and not re.search(r"\s", word)):
+        elif word == "-h" or (word.startswith("-") and word != "-" and not re.search(r"\s", word)):
             options.append(word)
         else:
             texts.append(word)

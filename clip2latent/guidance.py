@@ -76,7 +76,7 @@ def extrapolate(
     A large scale makes predictions larger than any data are. Each row is treated by itself, nothing waits for the
     device, and up to scale 1, where nothing is extrapolated, the options do nothing. On the embedded demo at scale 5
     the interval 300..970 raises variety most; with 8 steps, too few for such a scale, a limit of 1 gives back most of
-    the score that is lost, rescale less; at the recommended scale none is needed.
+    the score that is lost, rescale less. At scale 3 no option gained, at the recommended 2 none was tried.
 
     Args:
         conditional: x0 [B, K, D] of the condition.

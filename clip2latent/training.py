@@ -220,7 +220,13 @@ class PriorTraining(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the description that makes the checkpoint usable without its training run."""
         checkpoint[CONFIG_KEY] = describe(
-            self.prior, self.space, self.bridge, self.dataset, self.noise_scale, self.guidance
+            self.prior,
+            self.space,
+            self.bridge,
+            self.dataset,
+            self.noise_scale,
+            self.guidance,
+            training={"condition_dropout": self.condition_dropout},
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
