@@ -163,11 +163,16 @@ def test_compiled_clipped_bf16_steps_train_as_plain_ones(data, tmp_path, monkeyp
     """Lightning refuses to clip before a fused optimizer; the compiler is left out, the tracing is not."""
     compiler = torch.compile
     compiled = []
-    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(1) or compiler(function, backend="eager"))
+
+    def compile_eagerly(function, **options):
+        compiled.append(options)
+        return compiler(function, backend="eager", **options)
+
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
     options = ("--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=0.5")
     for name in ("true", "false"):
         assert fit(data, tmp_path / name, *options, f"--model.compile={name}", steps=3) == 0
-    assert compiled == [1]
+    assert compiled == [{"dynamic": False}]
     plain, other = states(tmp_path / "false"), states(tmp_path / "true")
     assert plain["state_dict"].keys() == other["state_dict"].keys()
     for name, value in plain["state_dict"].items():
