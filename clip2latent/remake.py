@@ -24,8 +24,8 @@ from clip2latent.samples import Drawn
 from clip2latent.sampling import Sampling
 from clip2latent.text2image import TextToImage
 
-MOST_ROWS = 10_000_000
-"""More than anybody draws: a file must not be able to ask for more."""
+MOST_ROWS = 1_000_000
+"""More candidates than anybody draws in one run: a file must not be able to ask for more."""
 
 
 class Remade(NamedTuple):
@@ -77,7 +77,7 @@ def remake(pipeline: TextToImage, path: Path | str) -> Remade:
         sampling = Sampling(**{**recipe["sampling"], "guidance": float(recipe["sampling"]["guidance"])})
         first, rows, candidates = (int(recipe[name]) for name in ("first", "rows", "candidates"))
         own = int(metadata["prompt_index"]) * candidates + int(metadata["candidate"]) - first
-        if not 0 <= own < rows <= MOST_ROWS or not 0 <= first <= MOST_ROWS or candidates < 1:
+        if not 0 <= own < rows or first < 0 or candidates < 1 or first + rows + candidates > MOST_ROWS:
             raise ValueError(f"first={first}, rows={rows}, candidates={candidates}")
         prompts = (first + rows - 1) // candidates + 1
         positive = _table(recipe["conditions"], prompts, pipeline.embedder.dim)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import clip2latent
+from clip2latent.moments import Moments
 from datagen.shards import (
     PARTIAL,
     Pairs,
@@ -153,8 +154,8 @@ def finish(
         path = folder / shard_name(index)
         pairs = read_shard(path)
         check_pairs(pairs, num, settings.shape, str(path))
-        latents.add(pairs.latents)
-        embeddings.add(pairs.embeddings)
+        latents.add(Moments.of(pairs.latents))
+        embeddings.add(Moments.of(pairs.embeddings))
         shards.append({"name": path.name, "count": num, "sha256": _sha256(path)})
     record = {
         "format": 1,
@@ -167,30 +168,6 @@ def finish(
         "versions": versions,
     }
     write_atomically(folder / DATASET, [_to_json(record)], f"rank{rank}")
-
-
-class Moments:
-    """Exact mean and standard deviation of rows that come in blocks: float64, the blocks combined as Chan et al. do."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = np.zeros(())
-        self._squares = np.zeros(())
-
-    def add(self, rows: np.ndarray) -> None:
-        """Takes rows [n, ...]."""
-        rows = rows.astype(np.float64)
-        mean = rows.mean(axis=0)
-        total = self.count + len(rows)
-        delta = mean - self.mean
-        self._squares = self._squares + ((rows - mean) ** 2).sum(axis=0) + delta**2 * (self.count * len(rows) / total)
-        self.mean = self.mean + delta * (len(rows) / total)
-        self.count = total
-
-    @property
-    def std(self) -> np.ndarray:
-        """The rows' standard deviation (the sum of squares divided by their number)."""
-        return np.sqrt(self._squares / self.count)
 
 
 def check_pairs(pairs: Pairs, num: int, shape: PairShape, name: str) -> None:

@@ -77,6 +77,7 @@ def test_other_models_are_refused_naming_both(pipeline, tmp_path):
         {"rows": 10**9},
         {"rows": 1},
         {"candidates": 0},
+        {"candidates": 10**9},
         {"conditions": {"0": "!"}},
         {"conditions": {"7": encode(torch.zeros(5))}},
         {"conditions": {"0": encode(torch.zeros(3))}},

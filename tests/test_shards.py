@@ -5,7 +5,6 @@ import tarfile
 import numpy as np
 import pytest
 
-from datagen.folder import Moments
 from datagen.shards import Pairs, PairShape, is_complete, read_shard, write_shard
 
 
@@ -41,12 +40,3 @@ def test_webdataset_reads_shards(tmp_path):
     (sample,) = webdataset.WebDataset(str(tmp_path / "shard-000000.tar"), shardshuffle=False).decode()
     assert np.array_equal(sample["latent.npy"], pairs.latents)
     assert np.array_equal(sample["embedding.npy"], pairs.embeddings)
-
-
-def test_moments_do_not_lose_a_small_spread_to_a_large_mean():
-    rows = np.random.default_rng(0).normal(1e5, 1e-3, size=(1000, 3))
-    moments = Moments()
-    for block in np.split(rows, [300, 301, 900]):
-        moments.add(block)
-    np.testing.assert_allclose(moments.mean, rows.mean(axis=0), rtol=1e-14)
-    np.testing.assert_allclose(moments.std, rows.std(axis=0), rtol=1e-6)
