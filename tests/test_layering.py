@@ -23,10 +23,12 @@ LAYERS = [
         "mixtures",
         "moments",
         "outputs",
+        "plot",
         "prior_files",
         "progress",
         "prompts",
         "report",
+        "sweep_report",
         "tar_members",
         "tar_stride",
         "transfer",
@@ -62,6 +64,7 @@ LAYERS = [
         "generators",
         "objectives",
         "metrics",
+        "paired",
         "judge",
         "lean_graph",
         "lean_prior",
@@ -122,8 +125,8 @@ LAYERS = [
         "training_progress",
         "wandb_run",
     },
-    {"evaluate", "export", "hub"},
-    {"cli", "cli_compose", "cli_direction", "cli_edit", "cli_generate", "cli_share"},
+    {"evaluate", "export", "hub", "sweep", "sweep_drawing"},
+    {"cli", "cli_compose", "cli_direction", "cli_edit", "cli_generate", "cli_share", "cli_sweep"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PACKAGES = ("clip2latent", "datagen", "demo")

@@ -1,0 +1,179 @@
+"""Label-guided search: candidates of the classes whose names are nearest to the prompt, and the best of them.
+
+Du, Yin and Gu, "CLIP-guided Zero-Shot Text-to-Image Generation", algorithm 1 (CapFreddy/CSC2516-Course-Project). The
+candidates of a class are the rows of that class's bank, so that prompts share what they have in common, and what was
+drawn once is not drawn again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clip2latent.bank import Bank, Banks, Picked, cosines
+from clip2latent.interfaces import ClassConditional, Embedder, Generator
+
+LABEL = "An image of {}"
+POOL = 16
+"""Rows of a class's bank made at once: a hundred candidates of ten classes take about ten of each."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The candidates of P prompts, undrawn: number j of prompt p is row `numbers[j]` of class `classes[p, ranks[j]]`.
+
+    Attributes:
+        classes: [P, k], the classes nearest to each prompt, nearest first.
+        ranks: [num], which of them each candidate is of: uniform, the same for every prompt.
+        numbers: [num], how many earlier candidates are of the same rank.
+        seed: of the ranks and of the classes' banks.
+    """
+
+    classes: Tensor
+    ranks: Tensor
+    numbers: Tensor
+    seed: int
+
+    def rows(self) -> dict[int, int]:
+        """Returns how many rows of each class's bank are needed, by class."""
+        counts = self.ranks.bincount(minlength=self.classes.shape[1]).tolist()
+        needed: Counter[int] = Counter()
+        for own in self.classes.tolist():
+            for index, count in zip(own, counts, strict=True):
+                needed[index] = max(needed[index], count)
+        return {index: count for index, count in sorted(needed.items()) if count}
+
+
+def label_embeddings(names: Sequence[str], embedder: Embedder, template: str = LABEL) -> Tensor:
+    """Embeds class names as texts, [C, E], unit norm; underscores become spaces.
+
+    Args:
+        names: C names.
+        embedder: embeds prompts too.
+        template: has {} where the name goes.
+    """
+    with torch.no_grad():
+        texts = embedder.embed_text([template.replace("{}", name.replace("_", " ")) for name in names])
+    return F.normalize(texts.float().cpu(), dim=-1)
+
+
+def nearest_classes(targets: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Returns the indices [P, k] of the classes whose labels are nearest to each target, nearest first.
+
+    Args:
+        targets: embeddings of P prompts [P, E], of any norm.
+        labels: embeddings of the C classes' names [C, E].
+        k: 1 to C.
+    """
+    if not 1 <= k <= len(labels):
+        raise ValueError(f"k={k}: expected 1 to {len(labels)}, the generator's classes")
+    return cosines(targets, labels).sort(dim=1, descending=True, stable=True).indices[:, :k]
+
+
+def lay_out(classes: Tensor, num: int, seed: int = 0) -> Candidates:
+    """Lays out `num` candidates of each prompt, classes drawn uniformly from the prompt's own [P, k].
+
+    A candidate depends on its prompt's classes, the seed and its number alone, not on `num` or the other prompts.
+    """
+    if num < 1:
+        raise ValueError(f"num={num}: expected at least 1 candidate")
+    k = classes.shape[1]
+    # numpy's generator draws the first of many as it draws few, which torch's does not promise
+    ranks = np.random.default_rng([seed, k]).random(num) * k
+    ranks = torch.from_numpy(ranks.astype(np.int64))
+    one_hot = F.one_hot(ranks, k)  # [num, k]
+    numbers = (one_hot.cumsum(0) - one_hot).gather(1, ranks[:, None])[:, 0]
+    return Candidates(classes, ranks, numbers, seed)
+
+
+def class_bank(banks: Banks, seed: int, index: int) -> Bank:
+    """Returns the bank of one class."""
+    return banks.of(seed, (index,), POOL)
+
+
+def rows_of(plans: Sequence[Candidates]) -> dict[int, int]:
+    """Returns how many rows of each class's bank several plans of one seed need together, by class."""
+    needed: Counter[int] = Counter()
+    for one in plans:
+        needed |= Counter(one.rows())  # the larger of both
+    return dict(sorted(needed.items()))
+
+
+def score_candidates(
+    plans: Sequence[Candidates], targets: Tensor, banks: Banks, progress: Callable[[int], Any] = lambda done: None
+) -> list[Tensor]:
+    """Returns the scores [P, num] of the candidates of several plans, their images' cosines with the prompts.
+
+    Each class is drawn once for all plans and prompts; memory is that of the scores and of one class's embeddings.
+
+    Args:
+        plans: of one seed and the same P prompts.
+        targets: [P, E], of any norm.
+        banks: the models.
+        progress: called with the number of images done since the last call, of the sum of `rows_of(plans)`.
+    """
+    tables = [torch.full((len(targets), len(one.ranks)), -1.0) for one in plans]
+    for index, embeddings in _pools(plans, banks, progress):
+        for one, table in zip(plans, tables, strict=True):
+            for rank in range(one.classes.shape[1]):
+                prompts = (one.classes[:, rank] == index).nonzero()[:, 0]
+                columns = (one.ranks == rank).nonzero()[:, 0]
+                if len(prompts) and len(columns):
+                    table[prompts[:, None], columns] = cosines(targets[prompts], embeddings[: len(columns)])
+    return tables
+
+
+def pick_candidates(scores: Tensor, plan: Candidates, banks: Banks, keep: int) -> Picked:
+    """Returns the `keep` best candidates of each prompt by scores [P, num]; of equal ones the earlier."""
+    if not 1 <= keep <= scores.shape[1]:
+        raise ValueError(f"keep={keep}: expected 1 to {scores.shape[1]}, the candidates there are")
+    ordered = scores.sort(dim=1, descending=True, stable=True)
+    candidates = ordered.indices[:, :keep]
+    return Picked(candidate_latents(plan, candidates, banks), ordered.values[:, :keep], candidates)
+
+
+def candidate_latents(plan: Candidates, candidates: Tensor, banks: Banks) -> Tensor:
+    """Returns the latents [P, M, L, D] of candidates [P, M]; draws no images."""
+    blocks: dict[tuple[int, int], Tensor] = {}
+
+    def latent(index: int, number: int) -> Tensor:
+        place = (index, number // POOL)
+        if place not in blocks:
+            blocks[place] = class_bank(banks, plan.seed, index).latents(place[1])
+        return blocks[place][number % POOL]
+
+    classes, numbers = candidate_classes(plan, candidates).tolist(), plan.numbers[candidates].tolist()
+    return torch.stack(
+        [
+            torch.stack([latent(*place) for place in zip(*row, strict=True)])
+            for row in zip(classes, numbers, strict=True)
+        ]
+    )
+
+
+def candidate_classes(plan: Candidates, candidates: Tensor) -> Tensor:
+    """Returns the classes [P, M] of candidates [P, M]."""
+    return plan.classes.gather(1, plan.ranks[candidates])
+
+
+def check_classes(generator: Generator) -> Sequence[str]:
+    """Returns the class names of a generator; ValueError where it has none."""
+    if not isinstance(generator, ClassConditional):
+        raise ValueError(
+            f"{type(generator).__name__} has no classes, so that no label can guide a search: search all of its latents"
+        )
+    return generator.class_names
+
+
+def _pools(plans: Sequence[Candidates], banks: Banks, progress: Callable[[int], Any]) -> Iterator[tuple[int, Tensor]]:
+    """Yields each class that is needed and the embeddings [n, E] of as many of its rows as are."""
+    for index, count in rows_of(plans).items():
+        blocks = class_bank(banks, plans[0].seed, index).blocks(count, progress)
+        yield index, torch.cat([block.embeddings for block in blocks])
