@@ -71,5 +71,5 @@ def test_clip_objective_is_differentiable_and_checks_the_width():
     images = torch.randn(2, 3, 4, 4, requires_grad=True)
     clip_objective(Mean(), torch.tensor([1.0, 0.0, 0.0]))(images).sum().backward()
     assert images.grad.abs().sum() > 0
-    with pytest.raises(ValueError, match="text_embedding"):
+    with pytest.raises(ValueError, match="targets"):
         clip_objective(Mean(), torch.zeros(4))
