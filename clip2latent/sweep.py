@@ -1,0 +1,180 @@
+"""A sweep: a prior's images under many ways to sample, each way measured and compared with one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from clip2latent.evaluate import Bar
+from clip2latent.fidelity import Judge
+from clip2latent.metrics import accepted_values
+from clip2latent.paired import MEASURES, Found, compare, estimate, measures
+from clip2latent.prompts import Prompt
+from clip2latent.sampling import Sampling, check_at_least
+from clip2latent.sweep_drawing import Drawn, draw, load_drawn, save_drawn
+from clip2latent.text2image import TextToImage
+
+FEWEST = 4
+"""Images of a prompt that `Grid.steps_per_prompt` leaves at least."""
+
+
+class Cell(NamedTuple):
+    """A way to sample."""
+
+    sampler: str
+    steps: int
+    guidance: float
+
+    @property
+    def name(self) -> str:
+        """Such as dpmpp-8-2, which `Cell.named` reads."""
+        return f"{self.sampler}-{self.steps}-{self.guidance:.12g}"
+
+    @classmethod
+    def named(cls, name: str) -> Cell:
+        """Reads a name; ValueError for what is none."""
+        try:
+            sampler, steps, guidance = name.rsplit("-", 2)
+            return cls(sampler, int(steps), float(guidance))
+        except ValueError:
+            raise ValueError(f"reference={name!r}: expected sampler-steps-guidance, such as ddpm-1000-2") from None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Ways to sample: all combinations of guidances, steps and samplers.
+
+    Attributes:
+        guidances: scales.
+        steps: numbers of sampling steps.
+        samplers: names, as in `sampling.SAMPLERS`.
+        num: images for each prompt and way.
+        num_other: the same at other guidances than the reference's; None for `num`.
+        steps_per_prompt: sampling steps that a way may spend on each prompt: one of many steps draws fewer images, but
+            `FEWEST` (the reference draws `num`); None for no such limit.
+        reference: the way that all are compared with, such as "ddpm-1000-2"; None for ddpm with the most steps and the
+            prior's recommended guidance.
+    """
+
+    guidances: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
+    steps: tuple[int, ...] = (4, 8, 16, 50)
+    samplers: tuple[str, ...] = ("dpmpp", "sde-dpmpp", "ddim", "ddpm")
+    num: int = 8
+    num_other: int | None = None
+    steps_per_prompt: int | None = None
+    reference: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("guidances", "steps", "samplers"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty: expected at least one")
+        counts = {"num": self.num, "num_other": self.num_other, "steps_per_prompt": self.steps_per_prompt}
+        check_at_least(1, **{name: count for name, count in counts.items() if count is not None})
+        for cell in [*self._cells(), *([Cell.named(self.reference)] if self.reference else [])]:
+            Sampling(cell.guidance, cell.steps, cell.sampler)  # raises where one of them is wrong
+
+    def cells(self, recommended: float) -> list[Cell]:
+        """Returns the reference, then the others, those of few steps first; `recommended` is the prior's guidance."""
+        named = Cell("ddpm", max(self.steps), recommended) if self.reference is None else Cell.named(self.reference)
+        return [named, *(cell for cell in self._cells() if cell != named)]
+
+    def images(self, cell: Cell, reference: Cell) -> int:
+        """Returns how many images of each prompt a way draws."""
+        num = self.num if cell.guidance == reference.guidance or self.num_other is None else self.num_other
+        if self.steps_per_prompt is None or cell == reference:
+            return num
+        return min(num, max(FEWEST, self.steps_per_prompt // cell.steps))
+
+    def _cells(self) -> list[Cell]:
+        by_cost = product(
+            sorted(set(self.steps)), sorted(set(map(float, self.guidances))), dict.fromkeys(self.samplers)
+        )
+        return [Cell(sampler, steps, guidance) for steps, guidance, sampler in by_cost]
+
+
+def sweep(
+    pipeline: TextToImage,
+    prompts: Sequence[Prompt],
+    grid: Grid,
+    common: Sampling,
+    folder: Path,
+    judge: Judge | None = None,
+    bar: Bar | None = None,
+    told: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Draws and measures every way of the grid; a way whose images the folder holds is measured, not drawn again.
+
+    Args:
+        pipeline: the prior with its generator and embedder.
+        prompts: P prompts; without attributes there is no judge accuracy.
+        grid: the ways to sample.
+        common: what they have in common: truncation, seed and chunk.
+        folder: of the ways' files, of the same models, prompts, seed and truncation all.
+        judge: reads attributes off images; None for none.
+        bar: makes progress bars.
+        told: called with a line about each way.
+
+    Returns:
+        "reference", the name; "rows", the measures of each way, the reference's first (see `row`); "left_out", the ways
+        that cannot be, and "why". Plain types.
+
+    Raises:
+        ValueError: for a reference that cannot be, and for attributes that the judge does not know.
+    """
+    for name, value in (item for prompt in prompts for item in prompt.attributes.items() if judge is not None):
+        accepted_values(name, value, judge.attributes)
+    text, cells = pipeline.embed_text([prompt.text for prompt in prompts]), grid.cells(pipeline.recommended_guidance)
+    rows: list[dict[str, Any]] = []
+    left_out: list[dict[str, Any]] = []
+    names: dict[Any, str] = {}
+    reference: Found | None = None
+    for number, cell in enumerate(cells, 1):
+        sampling = Sampling(cell.guidance, cell.steps, cell.sampler, common.truncation, common.seed, common.chunk)
+        heading = f"{number} of {len(cells)}, {cell.name}"
+        try:
+            pipeline.stream(text[:1], 1, sampling)  # draws nothing, but raises for what cannot be
+            table = tuple(tuple(column.tolist()) for column in sampling.table(pipeline.schedule))
+            twin = names.setdefault((cell.guidance, table), cell.name)
+            if twin != cell.name:
+                raise ValueError(f"takes the very steps of {twin}")
+        except ValueError as error:
+            if reference is None:
+                raise ValueError(f"reference={cell.name}: {error}") from error
+            left_out.append({"name": cell.name, **cell._asdict(), "why": str(error)})
+            told(f"{heading}: left out, {error}")
+            continue
+        num, path = grid.images(cell, cells[0]), folder / f"{cell.name}.safetensors"
+        drawn = load_drawn(path, num)
+        if drawn is None:
+            drawn = draw(pipeline, prompts, sampling, num, judge, bar, heading)
+            save_drawn(drawn, path)
+        reference = reference or drawn.found
+        rows.append(row(cell, drawn, reference, text))
+        told(f"{heading}: CLIP score {rows[-1]['clip_score']:.4f}, {drawn.seconds * 1000:.1f} ms an image")
+    return {"reference": cells[0].name, "rows": rows, "left_out": left_out}
+
+
+def row(cell: Cell, drawn: Drawn, reference: Found, text: Tensor) -> dict[str, Any]:
+    """Returns a way's measures, each with its standard error, and how far they are from the reference's; plain types.
+
+    The two are compared on the images that both have, of the same prompts and from the same noise.
+    """
+    num = drawn.found.hits.shape[1]
+    record = {"name": cell.name, **cell._asdict(), "images_per_prompt": num}
+    made = measures(drawn.found, text)
+    for name in MEASURES:
+        record[name], record[f"{name}_stderr"] = estimate(made.get(name))
+    both = min(num, reference.hits.shape[1])
+    ours, theirs = (measures(found.first(both), text) for found in (drawn.found, reference))
+    record["versus_reference"] = {"images_per_prompt": both}
+    for name in MEASURES:
+        found = compare(ours.get(name), theirs.get(name))
+        numbers = ("difference", "difference_stderr", "relative", "relative_stderr")
+        values = (*found.absolute, *found.relative) if found is not None else (None,) * 4
+        record["versus_reference"][name] = dict(zip(numbers, values, strict=True))
+    return record | {"seconds_per_image": drawn.seconds, "prior_seconds_per_image": drawn.prior_seconds}

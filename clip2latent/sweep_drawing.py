@@ -1,0 +1,124 @@
+"""A sweep's cell: images of prompts drawn in one way, with the seconds they took, and the file that keeps them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from clip2latent.chunking import in_chunks
+from clip2latent.diffusion import row_generators
+from clip2latent.evaluate import Bar
+from clip2latent.fidelity import Judge
+from clip2latent.metrics import accepted_values
+from clip2latent.paired import Found
+from clip2latent.prompts import Prompt
+from clip2latent.samples import Chunk
+from clip2latent.sampling import Sampling
+from clip2latent.text2image import TextToImage
+
+
+class Drawn(NamedTuple):
+    """What is known of a cell's images, and the seconds that the prior, and that everything, took for each of them.
+
+    Everything is the prior, the generator and the embedder; not the judge, and not what is loaded before.
+    """
+
+    found: Found
+    prior_seconds: float
+    seconds: float
+
+
+@torch.no_grad()
+def draw(
+    pipeline: TextToImage,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    num: int,
+    judge: Judge | None = None,
+    bar: Bar | None = None,
+    name: str = "drawing",
+) -> Drawn:
+    """Draws `num` images of each prompt, candidates 0 to num - 1: a function of its arguments, but for the seconds.
+
+    Args:
+        pipeline: the prior with its generator and embedder.
+        prompts: P prompts.
+        sampling: how to draw; its guidance is a number.
+        num: N, images of each prompt.
+        judge: reads attributes off images; None for none.
+        bar: makes a progress bar.
+        name: of the bar.
+
+    Raises:
+        ValueError: for attributes that the judge does not know.
+    """
+    conditions = pipeline.condition([prompt.text for prompt in prompts])
+    rngs = row_generators(sampling.seed, len(prompts), num)
+    varying = (pipeline.space.std > 0).flatten().cpu()
+    embeddings, tokens, hits, prior_seconds, seconds = [], [], [], 0.0, 0.0
+
+    def timed(start: int, stop: int) -> tuple[Chunk, dict[str, float]]:
+        passed, began = {}, time.perf_counter()
+
+        def stage(stage: str, done: int) -> None:
+            if pipeline.device.type == "cuda":
+                torch.cuda.synchronize(pipeline.device)
+            passed[stage] = time.perf_counter() - began
+
+        chunk = pipeline.batch(rngs, start, stop, conditions, num, sampling, stage)
+        return chunk, passed | {"all": time.perf_counter() - began}
+
+    with bar(name, len(rngs)) if bar else contextlib.nullcontext() as progress:
+        for chunk, passed in in_chunks(len(rngs), sampling.chunk, timed):
+            embeddings.append(chunk.embeddings)
+            tokens.append(pipeline.space.encode(chunk.latents.to(pipeline.device)).flatten(1).cpu()[:, varying])
+            hits.append(_hits(chunk, prompts, judge, pipeline.device))
+            prior_seconds, seconds = prior_seconds + passed["prior"], seconds + passed["all"]
+            if progress is not None:
+                progress.update(len(chunk.prompt))
+    parts = (torch.cat(part).unflatten(0, (len(prompts), num)) for part in (embeddings, tokens, hits))
+    named = torch.tensor([0 if judge is None else len(prompt.attributes) for prompt in prompts])
+    return Drawn(Found(*parts, named), prior_seconds / len(rngs), seconds / len(rngs))
+
+
+def save_drawn(drawn: Drawn, path: Path) -> None:
+    """Writes a cell as safetensors, whole or not at all."""
+    seconds = {"prior_seconds": repr(drawn.prior_seconds), "seconds": repr(drawn.seconds)}
+    tensors = {name: tensor.contiguous() for name, tensor in drawn.found._asdict().items()}
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_bytes(safetensors.torch.save(tensors, seconds))
+    os.replace(temporary, path)
+
+
+def load_drawn(path: Path, num: int) -> Drawn | None:
+    """Reads the first `num` images of each prompt of a kept cell; None where there are not as many."""
+    if not path.is_file():
+        return None
+    with safetensors.safe_open(path, "pt") as file:
+        found = Found(*(file.get_tensor(name) for name in Found._fields))
+        seconds: Mapping[str, str] = file.metadata()
+    if found.hits.shape[1] < num:
+        return None
+    return Drawn(found.first(num), float(seconds["prior_seconds"]), float(seconds["seconds"]))
+
+
+def _hits(chunk: Chunk, prompts: Sequence[Prompt], judge: Judge | None, device: torch.device) -> Tensor:
+    """Counts the attributes of its prompt that the judge sees in each image [B]; 0 without a judge."""
+    counts = torch.zeros(len(chunk.prompt), dtype=torch.int64)
+    if judge is None:
+        return counts
+    seen = {name: values.cpu() for name, values in judge.classify(chunk.images.to(device)).items()}
+    for index in chunk.prompt.unique().tolist():
+        own = chunk.prompt == index
+        for name, value in prompts[index].attributes.items():
+            counts[own] += torch.isin(seen[name][own], accepted_values(name, value, judge.attributes))
+    return counts
