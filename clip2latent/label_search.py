@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -88,8 +88,9 @@ def lay_out(classes: Tensor, num: int, seed: int = 0) -> Candidates:
     # numpy's generator draws the first of many as it draws few, which torch's does not promise
     ranks = np.random.default_rng([seed, k]).random(num) * k
     ranks = torch.from_numpy(ranks.astype(np.int64))
-    one_hot = F.one_hot(ranks, k)  # [num, k]
-    numbers = (one_hot.cumsum(0) - one_hot).gather(1, ranks[:, None])[:, 0]
+    numbers = torch.empty_like(ranks)
+    for own in _columns(ranks, k):
+        numbers[own] = torch.arange(len(own))
     return Candidates(classes, ranks, numbers, seed)
 
 
@@ -119,15 +120,20 @@ def score_candidates(
         banks: the models.
         progress: called with the number of images done since the last call, of the sum of `rows_of(plans)`.
     """
-    tables = [torch.full((len(targets), len(one.ranks)), -1.0) for one in plans]
-    for index, embeddings in _pools(plans, banks, progress):
-        for one, table in zip(plans, tables, strict=True):
-            for rank in range(one.classes.shape[1]):
-                prompts = (one.classes[:, rank] == index).nonzero()[:, 0]
-                columns = (one.ranks == rank).nonzero()[:, 0]
-                if len(prompts) and len(columns):
-                    table[prompts[:, None], columns] = cosines(targets[prompts], embeddings[: len(columns)])
+    tables = [torch.full((len(targets), len(plan.ranks)), -1.0) for plan in plans]
+    for place in _places(plans, banks, progress):
+        table = tables[place.plan]
+        table[place.prompts[:, None], place.columns] = cosines(targets[place.prompts], place.embeddings)
     return tables
+
+
+def candidate_embeddings(plan: Candidates, num: int, banks: Banks) -> Tensor:
+    """Returns the embeddings [P, num, E] of the first `num` candidates; from the banks, where these are kept."""
+    first = Candidates(plan.classes, plan.ranks[:num], plan.numbers[:num], plan.seed)
+    table = torch.empty(len(plan.classes), len(first.ranks), banks.embedder.dim)
+    for place in _places([first], banks, lambda done: None):
+        table[place.prompts[:, None], place.columns] = place.embeddings
+    return table
 
 
 def pick_candidates(scores: Tensor, plan: Candidates, banks: Banks, keep: int) -> Picked:
@@ -172,8 +178,28 @@ def check_classes(generator: Generator) -> Sequence[str]:
     return generator.class_names
 
 
-def _pools(plans: Sequence[Candidates], banks: Banks, progress: Callable[[int], Any]) -> Iterator[tuple[int, Tensor]]:
-    """Yields each class that is needed and the embeddings [n, E] of as many of its rows as are."""
+class _Place(NamedTuple):
+    """Where a class's embeddings [m, E] belong: candidates `columns` [m] of `prompts` [n] of a plan, by its number."""
+
+    plan: int
+    prompts: Tensor
+    columns: Tensor
+    embeddings: Tensor
+
+
+def _places(plans: Sequence[Candidates], banks: Banks, progress: Callable[[int], Any]) -> Iterator[_Place]:
+    """Goes through the classes that are needed, each read once, and all the places each fills."""
+    columns = [_columns(plan.ranks, plan.classes.shape[1]) for plan in plans]
     for index, count in rows_of(plans).items():
         blocks = class_bank(banks, plans[0].seed, index).blocks(count, progress)
-        yield index, torch.cat([block.embeddings for block in blocks])
+        embeddings = torch.cat([block.embeddings for block in blocks])
+        for number, plan in enumerate(plans):
+            prompts, ranks = (plan.classes == index).nonzero(as_tuple=True)
+            for rank in ranks.unique().tolist():
+                own = columns[number][rank]
+                yield _Place(number, prompts[ranks == rank], own, embeddings[: len(own)])
+
+
+def _columns(ranks: Tensor, k: int) -> tuple[Tensor, ...]:
+    """Returns the candidates of each of k ranks, in order."""
+    return ranks.argsort(stable=True).split(ranks.bincount(minlength=k).tolist())

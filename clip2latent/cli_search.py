@@ -1,0 +1,145 @@
+"""The command that searches: many images, the best of them kept. Whatever is slow to import is imported inside it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clip2latent.cli_generate import _all_prompts, warn_of_unknown_words
+from clip2latent.outputs import choose_folder, slug
+from clip2latent.progress import progress_bar
+
+if TYPE_CHECKING:
+    from clip2latent.bank import Banks
+    from clip2latent.spec import ModelSpec
+
+
+def search(
+    prompts: list[str],
+    generator: str = "demo-objects",
+    embedder: str = "demo",
+    num: int = 4,
+    candidates: int = 100,
+    labels: int | None = None,
+    views: int = 0,
+    bank: str = "auto",
+    seed: int = 0,
+    out: str | None = None,
+    overwrite: bool = False,
+    prompts_file: str | None = None,
+    chunk: int = 64,
+) -> None:
+    """Draws many images of the classes nearest to each prompt and keeps the best; needs no prior and no training.
+
+    Args:
+        prompts: As for generate.
+        generator: An embedded generator (demo-objects, demo-avatars), a folder, a file, hf://owner/name/file, or a yaml
+            file as in configs/generator/.
+        embedder: The CLIP: demo, a yaml file as in configs/embedder/, a folder, MODEL/TAG of open_clip, or
+            hf-hub:owner/name.
+        num: Images to keep for each prompt.
+        candidates: Images to choose from for each prompt.
+        labels: How many of the generator's classes to draw, those whose names are nearest to the prompt; 0 for whatever
+            the generator draws (default: one in a hundred, and at least 1; 0 for a generator without classes).
+        views: Augmented views of an image; with some, such as 16, the four times num best are ranked again by them.
+        bank: Where images drawn once are remembered, by their latents and embeddings, for other prompts: a folder, off,
+            or auto, which is in the cache.
+        seed: The same seed gives the same images.
+        out: Output folder (default: a new one, outputs/search-<prompt>-<number>).
+        overwrite: Write into an output folder that already holds files.
+        prompts_file: A file with more prompts: a line each, or .jsonl with {"prompt": "..."} lines; - is standard
+            input.
+        chunk: Images made at once; fewer need less memory. It is halved where memory runs out.
+    """
+    texts = _all_prompts(prompts, prompts_file)
+    from clip2latent.mixtures import read_mixtures
+
+    mixtures = read_mixtures(texts)
+    folder = choose_folder(out, f"search-{slug(texts[0], 40)}", overwrite)
+    for name, value, least in (("labels", labels, 0), ("views", views, 0)):
+        if value is not None and value < least:
+            raise ValueError(f"{name}={value}: expected {least} or more")
+    from clip2latent.conditions import embed_targets
+    from clip2latent.initial import Picking, from_labels, from_random, rechecked
+    from clip2latent.objectives import augclip_objective
+    from clip2latent.results import save_samples
+    from clip2latent.samples import Samples
+
+    picking = Picking(min(4 * num, candidates) if views else num, candidates, seed)
+    banks, models = load_banks(generator, embedder, bank, chunk)
+    warn_of_unknown_words(banks.embedder, [text for mixture in mixtures for text in mixture.texts])
+    names = getattr(banks.generator, "class_names", None)
+    if labels is None:
+        labels = 0 if names is None else max(1, len(names) // 100)
+    initial = from_labels(banks, picking, labels, progress_bar) if labels else from_random(banks, picking, progress_bar)
+    if views:
+        import torch
+
+        def augclip(target: Any) -> Any:
+            rng = torch.Generator().manual_seed(seed)
+            return augclip_objective(banks.embedder, target.to(banks.device), views=views, rng=rng, fixed=True)
+
+        initial = rechecked(initial, augclip, banks, num, progress_bar)
+    started = time.monotonic()
+    targets = embed_targets(banks.embedder, mixtures, banks.device)
+    found = initial(texts, targets)
+    images = banks.draw(found.latents.flatten(0, 1)).unflatten(0, found.scores.shape)
+    seconds = time.monotonic() - started
+    options = {"command": "search", "generator": generator, "embedder": embedder, "num": num, "candidates": candidates}
+    options |= {"labels": labels, "views": views, "seed": seed}
+    if labels:
+        from clip2latent.label_search import label_embeddings, nearest_classes
+
+        nearest = nearest_classes(targets, label_embeddings(names, banks.embedder), labels)
+        chosen = [[names[index] for index in row] for row in nearest.tolist()]
+        options["classes"] = dict(zip(texts, chosen, strict=True))
+        for text, own in zip(texts, chosen, strict=True):
+            print(f"{text}: searched {', '.join(own[:5])}{' and others' if len(own) > 5 else ''}")
+    samples = Samples(texts, found.latents, images, found.scores, found.candidates)
+    save_samples(samples, folder, options, {name: spec.to_dict() for name, spec in models.items()})
+    print(f"the best {num} of {candidates} for each of {len(texts)} prompts, in {seconds:.1f} s, are in")
+    print(f"{folder / 'grid.png'}, with their {'AugCLIP' if views else 'CLIP'} scores")
+    print(f"{folder}{os.sep}*.png, results.json, latents.safetensors")
+
+
+def load_banks(generator: str, embedder: str, bank: str, chunk: int) -> tuple[Banks, dict[str, ModelSpec]]:
+    """Loads the models, onto CUDA where there is one, and returns their banks and what they are."""
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk}: expected at least 1")
+    import torch
+
+    from clip2latent.bank import Banks, bank_folder
+    from clip2latent.ranking import load_ranker
+    from clip2latent.spec import ModelSpec
+
+    folder = None if bank == "off" else bank_folder() if bank == "auto" else Path(bank)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    spec = _generator_spec(generator)
+    draws = spec.build().to(device).eval().requires_grad_(False)
+    clip = load_ranker(embedder).to(device).eval().requires_grad_(False)
+    models = {
+        "generator": ModelSpec.of(spec.class_path, spec.init_args, draws),
+        "embedder": ModelSpec.of(embedder, {}, clip),
+    }
+    return Banks(draws, clip, folder, device, chunk), models
+
+
+def _generator_spec(source: str) -> ModelSpec:
+    """Returns what a yaml file as in configs/generator/ says, or how any other source is loaded."""
+    from clip2latent.spec import ModelSpec
+
+    if not source.lower().endswith((".yaml", ".yml")):
+        return ModelSpec("clip2latent.generators.load_generator", {"source": source})
+    import yaml
+
+    if not Path(source).is_file():
+        raise FileNotFoundError(f"no generator file {source}: name a yaml file as in configs/generator/")
+    try:
+        record = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{source} is not yaml: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{source}: expected class_path and init_args of a generator")
+    return ModelSpec.from_dict(record)
