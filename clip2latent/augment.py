@@ -17,10 +17,11 @@ image (two bilinear resamplings, one after the other), which are gathered from t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 SHIFT = 0.125
@@ -171,29 +172,53 @@ def _bilinear(places: Tensor, inputs: Tensor, outputs: Tensor | int) -> tuple[Te
 def _gather(images: Tensor, rows: _Taps, columns: _Taps) -> Tensor:
     """Sums the taps of images [B, 3, R, R] over columns, then over rows: [B, V, 3, size, size].
 
-    What a view's row sees through the hole's rows lacks the columns in the hole; so these sums are made twice, with
-    all columns and without the hole's, and each tap of a row reads one or the other.
+    What a view's row sees through the hole's rows lacks the hole's columns. So the sums over columns are made twice,
+    with all columns and without the hole's, and each tap of a row reads one or the other.
     """
     batch, channels, side, _ = images.shape
     views, size, _ = columns.index.shape
-    device = images.device
-    # Every column of an image, all its channels and rows, is one row of the table.
-    table = images.permute(0, 3, 1, 2).flatten(0, 1).flatten(1)
-    weight = torch.stack([columns.weight, columns.weight * ~columns.in_hole], 1)  # [V, 2, size, 4]
-    index = columns.index[:, None] + side * torch.arange(batch, device=device).view(-1, 1, 1, 1, 1)
-    summed = _bags(table, index.expand(batch, views, 2, size, 4), weight)
-    # Every row of a view, of one channel and one of the two sums, is one row of the next.
-    table = summed.view(batch, views, 2, size, channels, side).transpose(3, 5).flatten(0, 4)  # (b, v, which, row, c)
-    index = (rows.index + side * rows.in_hole)[..., None, :, :] * channels
-    index = index + torch.arange(channels, device=device).view(-1, 1, 1)
-    index = index + 2 * side * channels * torch.arange(batch * views, device=device).view(batch, views, 1, 1, 1)
-    return _bags(table, index, rows.weight[:, None]).view(batch, views, channels, size, size)
+    num = batch * views
+
+    table = images.permute(0, 3, 1, 2).contiguous().view(batch * side, -1)  # a row for each (b, column)
+    index = columns.index[:, None] + side * _count(batch, columns.index, 5)  # [B, V, 1, size, taps]
+    weight = torch.stack([columns.weight, columns.weight * ~columns.in_hole], 1)  # [V, 2, size, taps]
+    table = _sums(table, index.expand(-1, -1, 2, -1, -1), weight)  # a row for each (b, v, which of the two, column)
+
+    table = table.t().reshape(-1, size)  # a row for each (c, row, b, v, which)
+    index = rows.index * num + views * _count(batch, rows.index, 4) + _count(views, rows.index, 3)
+    index = 2 * index + rows.in_hole + 2 * num * side * _count(channels, rows.index, 5)  # [3, B, V, size, taps]
+    return _sums(table, index, rows.weight).view(channels, batch, views, size, size).permute(1, 2, 0, 3, 4)
 
 
-def _bags(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Returns weighted sums of a table's rows: table [n, width], index [..., taps], weight as index -> [-1, width]."""
-    weight = weight.expand(index.shape).reshape(-1, index.shape[-1])
-    return F.embedding_bag(index.reshape(weight.shape), table, mode="sum", per_sample_weights=weight)
+def _count(num: int, like: Tensor, axes: int) -> Tensor:
+    """Returns 0 ... num - 1 along the first of so many axes, on the device of a tensor."""
+    return torch.arange(num, device=like.device).view(-1, *[1] * (axes - 1))
+
+
+def _sums(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Returns weighted sums of a table's rows [n, width]: index [..., taps], weight of such a shape -> [-1, width]."""
+    weight = weight.expand(index.shape)
+    return _Sums.apply(table, index.flatten(0, -2), weight.flatten(0, -2))
+
+
+class _Sums(torch.autograd.Function):
+    """Sum r is that of weight[r, k] table[index[r, k]]; the gradient is the transposed sums, exact and as fast."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(index, weight)
+        ctx.rows = len(table)
+        return F.embedding_bag(index, table, mode="sum", per_sample_weights=weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        index, weight = ctx.saved_tensors
+        index, order = index.flatten().sort(stable=True)
+        starts = torch.searchsorted(index, torch.arange(ctx.rows, device=index.device))
+        sums, weight = order // weight.shape[1], weight.flatten()[order]
+        # embedding_bag's own gradient adds row by row: half as fast.
+        return F.embedding_bag(sums, gradient.contiguous(), starts, mode="sum", per_sample_weights=weight), None, None
 
 
 def _inside(rows: _Taps, columns: _Taps) -> Tensor:
