@@ -79,9 +79,13 @@ class Grid:
             Sampling(cell.guidance, cell.steps, cell.sampler)  # raises where one of them is wrong
 
     def cells(self, recommended: float) -> list[Cell]:
-        """Returns the reference, then the others, those of few steps first; `recommended` is the prior's guidance."""
+        """Returns the reference, the others at its guidance, and the rest, those of few steps first.
+
+        `recommended` is the prior's guidance.
+        """
         named = Cell("ddpm", max(self.steps), recommended) if self.reference is None else Cell.named(self.reference)
-        return [named, *(cell for cell in self._cells() if cell != named)]
+        others = (cell for cell in self._cells() if cell != named)
+        return [named, *sorted(others, key=lambda cell: cell.guidance != named.guidance)]
 
     def images(self, cell: Cell, reference: Cell) -> int:
         """Returns how many images of each prompt a way draws."""

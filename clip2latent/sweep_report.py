@@ -20,15 +20,14 @@ MEASURES = {
 def markdown(record: Mapping[str, Any], picture: str) -> str:
     """Returns a report of the command's record; `picture` is the SVG's name beside it."""
     rows, grid = record["rows"], record["grid"]
-    reference = rows[0]
-    near = sorted((row for row in rows if row["guidance"] == reference["guidance"]), key=_order)
-    counts = sorted({row["images_per_prompt"] for row in rows})
+    options, reference, counts = record["options"], rows[0], sorted({row["images_per_prompt"] for row in rows})
+    numbers = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     lines = [
         "# Quality of sampling: samplers, steps and guidance",
         "",
-        f"Checkpoint {record['options']['checkpoint']}, the {len(record['prompts'])} prompts of"
-        f" {record['options']['prompts']}, {_range(counts)} images of each, seed {record['seed']}; a prompt's first,",
-        "second, ... image starts from the same noise whatever the sampler.",
+        f"Checkpoint {options['checkpoint']}, the {len(record['prompts'])} prompts of {options['prompts']}, {numbers}",
+        f"images of each, seed {record['seed']}; a prompt's first, second, ... image starts from the same noise in all",
+        "rows.",
         "",
         f"![CLIP score and diversity against the number of steps]({picture})",
         "",
@@ -39,40 +38,21 @@ def markdown(record: Mapping[str, Any], picture: str) -> str:
         "  that of the training data is 1 overall.",
         "",
         "± is one standard error over the prompts (jackknife). ms: milliseconds an image takes, of the prior alone and",
-        f"with generator and CLIP, in batches of {record['chunk']} on {record['device']}, threads: {record['threads']};",
-        "other work on the machine counts in.",
+        f"with generator and CLIP, in batches of {record['chunk']} on {record['device']} (threads:"
+        f" {record['threads']}), with whatever else the machine had to do.",
         "",
-        f"## Against {reference['name']}, at guidance {reference['guidance']:g}",
+        *_against(reference, [row for row in rows if row["guidance"] == reference["guidance"]]),
         "",
-        "Relative differences in per cent, on the same prompts and the images that both have.",
-        f"{reference['name']} itself: {_values(reference)}.",
-        "",
-        f"| sampler | steps | images | {' | '.join(MEASURES.values())} | ms, prior | ms |",
-        f"|---|---|---|{'---|' * len(MEASURES)}---|---|",
+        *_all(rows),
     ]
-    for row in near:
-        versus = row["versus_reference"]
-        cells = ["0" if row is reference else _per_cent(versus[measure]) for measure in MEASURES]
-        head = f"| {row['sampler']} | {row['steps']} | {versus['images_per_prompt']} |"
-        lines.append(f"{head} {' | '.join(cells)} | {_times(row)} |")
-    lines += [
-        "",
-        "## All",
-        "",
-        f"| guidance | sampler | steps | images | {' | '.join(MEASURES.values())} |",
-        f"|---|---|---|---|{'---|' * len(MEASURES)}",
-    ]
-    for row in sorted(rows, key=_order):
-        head = f"| {row['guidance']:g} | {row['sampler']} | {row['steps']} | {row['images_per_prompt']} |"
-        lines.append(f"{head} {' | '.join(_value(row, measure) for measure in MEASURES)} |")
     whys: dict[str, list[str]] = {}
     for out in record["left_out"]:
         whys.setdefault(out["why"], []).append(out["name"])
     if whys:
         lines += ["", "Left out:", "", *(f"- {', '.join(names)}: {why}" for why, names in whys.items())]
     limit = grid["steps_per_prompt"]
-    lines += [""] + ([f"Ways of many steps draw fewer images ({limit} steps a prompt)."] if limit else [])
-    lines += [f"Made by `sample.py sweep`, commit {record['commit'] or 'unknown'}.", ""]
+    lines += ["", f"Rows of many steps are of fewer images: {limit} steps for each prompt."] if limit else []
+    lines += ["", f"Made by `sample.py sweep`, commit {record['commit'] or 'unknown'}.", ""]
     return "\n".join(lines)
 
 
@@ -93,6 +73,39 @@ def plot(rows: Sequence[Row]) -> str:
     return svg("CLIP score and diversity against the number of steps", panels)
 
 
+def _against(reference: Row, rows: Sequence[Row]) -> list[str]:
+    """The table of relative differences from the reference."""
+    lines = [
+        f"## Against {reference['name']}, at guidance {reference['guidance']:g}",
+        "",
+        "Relative differences in per cent, on the same prompts and the images that both have.",
+        f"{reference['name']} itself: {_values(reference)}.",
+        "",
+        f"| sampler | steps | images | {' | '.join(MEASURES.values())} | ms, prior | ms |",
+        f"|---|---|---|{'---|' * len(MEASURES)}---|---|",
+    ]
+    for row in sorted(rows, key=_order):
+        versus = row["versus_reference"]
+        cells = [_per_cent(versus[measure]) for measure in MEASURES]
+        cells += [f"{1000 * row[time]:.1f}" for time in ("prior_seconds_per_image", "seconds_per_image")]
+        lines.append(f"| {row['sampler']} | {row['steps']} | {versus['images_per_prompt']} | {' | '.join(cells)} |")
+    return lines
+
+
+def _all(rows: Sequence[Row]) -> list[str]:
+    """The table of the measures themselves."""
+    lines = [
+        "## All",
+        "",
+        f"| guidance | sampler | steps | images | {' | '.join(MEASURES.values())} |",
+        f"|---|---|---|---|{'---|' * len(MEASURES)}",
+    ]
+    for row in sorted(rows, key=_order):
+        head = f"| {row['guidance']:g} | {row['sampler']} | {row['steps']} | {row['images_per_prompt']} |"
+        lines.append(f"{head} {' | '.join(_value(row, measure) for measure in MEASURES)} |")
+    return lines
+
+
 def _order(row: Row) -> tuple[float, int]:
     return row["guidance"], row["steps"]
 
@@ -111,14 +124,6 @@ def _values(row: Row) -> str:
 
 def _per_cent(versus: Mapping[str, float | None]) -> str:
     value, error = versus["relative"], versus["relative_stderr"]
-    if value is None:
-        return "-"
+    if not value:
+        return "-" if value is None else "0"
     return f"{100 * value:+.1f}" + (f" ± {100 * error:.1f}" if error is not None else "")
-
-
-def _times(row: Row) -> str:
-    return f"{1000 * row['prior_seconds_per_image']:.1f} | {1000 * row['seconds_per_image']:.1f}"
-
-
-def _range(counts: Sequence[int]) -> str:
-    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
