@@ -39,6 +39,7 @@ def generate(
     guidance_rescale: float = 0.0,
     guidance_interval: list[int] | None = None,
     guidance_limit: float | None = None,
+    refine: int | None = None,
 ) -> None:
     """Makes images of prompts and writes a labelled grid, PNGs, results.json and the latents.
 
@@ -69,6 +70,8 @@ def generate(
         guidance_rescale: From 0, off, to 1: large guidance keeps the spread of the plain prediction.
         guidance_interval: Guidance acts between these timesteps only, as [100,900].
         guidance_limit: How many standard deviations guidance may carry a latent's number.
+        refine: Steps of refinement, as 100: each image is then mixed of five candidates and optimised, as by the
+            command refine, and ranked by AugCLIP.
     """
     texts = _all_prompts(prompts, prompts_file)
     from clip2latent.mixtures import read_mixtures
@@ -83,7 +86,14 @@ def generate(
 
     held_back = (guidance_rescale, tuple(guidance_interval) if guidance_interval else None, guidance_limit)
     sampling = Sampling(guidance, steps, sampler, truncation, seed, chunk, spacing, eta, *held_back)
-    candidates = count_candidates(num, candidates)
+    plan = None
+    if refine is not None:
+        from clip2latent.refine import Refining
+        from clip2latent.refinement import Plan
+
+        plan = Plan(num, refining=Refining(refine, seed=seed, chunk=chunk))
+    kept = num if plan is None else num * plan.basis
+    candidates = count_candidates(kept, candidates)
     pipeline = TextToImage.from_pretrained(checkpoint)
     models = pipeline.identities()
     ranking = None
@@ -95,7 +105,7 @@ def generate(
             print("warning: --rank names the CLIP that the prior is conditioned on, as without it", file=sys.stderr)
     warn_of_unknown_words(pipeline.embedder, [text for mixture in [*mixtures, *negatives] for text in mixture.texts])
     chosen = {"guidance": pipeline.recommended_guidance} if guidance is None else {}
-    drawing = {**asdict(sampling), **chosen, "num": num, "candidates": candidates}
+    drawing = {**asdict(sampling), **chosen, "num": kept, "candidates": candidates}
     drawing |= {"template": template, "negative": negative}
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -107,6 +117,11 @@ def generate(
     seconds = time.monotonic() - started
     options = {"checkpoint": checkpoint, **drawing, "rank": rank}
     del options["chunk"]  # changes nothing
+    if plan is not None:
+        from clip2latent.cli_refine import refine_samples
+
+        refine_samples(pipeline, samples, plan, folder, options, models)
+        return
     save_samples(samples, folder, options, models)
     print(f"{total} images drawn in {seconds:.1f} s; for each prompt the best {num} of {candidates} are in")
     print(f"{folder / 'grid.png'}, with their {'CLIP scores' if rank is None else f'scores by {rank}'}")

@@ -22,6 +22,8 @@ from clip2latent.latents import expand, reduce
 from clip2latent.refine_state import NOT_A_NUMBER, PLATEAU, State, adam
 from clip2latent.sampling import check_at_least
 
+VIEWS, NOISE, HELD_OUT = 1, 2, 3
+"""Streams of random numbers, see `entropy`."""
 PROGRESS = 1e-3
 """How far a held-out loss must fall within a problem's patience."""
 
@@ -107,8 +109,8 @@ def refine(
             where the basis says otherwise. (1,) * L takes a basis in w to w+.
         unit: [L, D], what learning rate, noise and pull are measured in, such as the data's deviation; None for 1.
         anchor: [L, D] or [P, L, D], where `pull` pulls to; None for the first latent of each basis.
-        rng: the stream that the objective draws its views from: it is seeded from (seed, step) before each step, so
-            that a run that goes on sees what an uninterrupted one sees.
+        rng: the stream that the objective draws its views from. It is seeded anew before each step, from the seed and
+            the step, so that a run that goes on sees what an uninterrupted one sees.
         state: where to go on from; the basis then gives the anchor only.
 
     Raises:
@@ -181,7 +183,9 @@ class _Job:
             latents.new_full((problems,), torch.inf),
         )
         best = basis.members[:, 0]
-        state = State(none.new_zeros(()), basis, zeros, zeros, best, endless, none, endless, endless, none, none)
+        state = State(
+            none.new_zeros(()), basis, zeros, zeros, best, endless, endless, none, endless, endless, none, none
+        )
         for member in basis.members.unbind(dim=1):
             state = self.look(state, member)
         state = state._replace(start=state.losses)
@@ -199,7 +203,7 @@ class _Job:
         better = (losses < state.losses) & state.running
         best = torch.where(better[:, None, None], tokens, state.best)
         found = torch.where(better, state.step, state.found)
-        return state._replace(best=best, losses=torch.where(better, losses, state.losses), found=found)
+        return state._replace(best=best, losses=torch.where(better, losses, state.losses), last=losses, found=found)
 
     def advance(self, state: State) -> State:
         """Makes a step, and looks at what came of it where that is due."""
@@ -226,11 +230,11 @@ class _Job:
         """Returns the losses [P] and their gradients: problems share nothing, so their sum's is each's own."""
         step, seed = int(state.step), self.refining.seed
         if self.rng is not None:
-            self.rng.manual_seed(_entropy(seed, step))
+            self.rng.manual_seed(entropy(seed, VIEWS, step))
         basis = Basis(*(part.detach().requires_grad_() for part in state.basis))
         latents = self.expand(mixed(basis))
         if self.refining.noise:
-            rngs = [torch.Generator().manual_seed(_entropy(seed, step, row)) for row in range(len(latents))]
+            rngs = [torch.Generator().manual_seed(entropy(seed, NOISE, step, row)) for row in range(len(latents))]
             noise = self.expand(normal(state.best.shape, rngs, latents.device))
             latents = latents + self.refining.noise * self.unit * noise
         losses = self.objective(self.draw(latents))
@@ -239,9 +243,9 @@ class _Job:
         return losses.detach(), Basis(*torch.autograd.grad(losses.sum(), basis))
 
 
-def _entropy(*numbers: int) -> int:
-    """A seed that depends on all numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def entropy(seed: int, stream: int, *numbers: int) -> int:
+    """Returns the seed of one of a seed's streams of random numbers."""
+    return int(np.random.SeedSequence([seed, stream, *numbers]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _check_basis(basis: Tensor, generator: Generator) -> None:

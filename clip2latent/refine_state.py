@@ -23,6 +23,7 @@ class State(NamedTuple):
         second: Adam's running means of their squares.
         best: the tokens [P, K, D] of lowest held-out loss so far.
         losses: their held-out losses [P].
+        last: the held-out losses [P] at the last look.
         found: the step [P] each was found at.
         start: the held-out loss [P] of each basis's best member before the first step.
         mark: the held-out loss [P] that a problem's progress is measured from.
@@ -36,6 +37,7 @@ class State(NamedTuple):
     second: Basis
     best: Tensor
     losses: Tensor
+    last: Tensor
     found: Tensor
     start: Tensor
     mark: Tensor
@@ -53,7 +55,8 @@ class State(NamedTuple):
         for name, value in self._asdict().items():
             flat |= {f"{name}.{key}": part for key, part in value._asdict().items()} if isinstance(value, Basis) else {}
             flat |= {name: value} if isinstance(value, Tensor) else {}
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in flat.items()}
+        # Copies: a file must not hold tensors that share memory, as some do at the start.
+        return {name: tensor.detach().cpu().clone() for name, tensor in flat.items()}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], device: torch.device | str = "cpu") -> State:
@@ -74,7 +77,11 @@ class State(NamedTuple):
             raise ValueError(f"the state of a refinement has members {list(members.shape)}: expected [P, M, K, D]")
         alike = all(found[f"{name}.members"].shape == members.shape for name in bases)
         rows = all(len(found[name]) == len(members) for name in names if name != "step")
-        if not alike or not rows or not all(tensor.isfinite().all() for tensor in found.values()):
+        if (
+            not alike
+            or not rows
+            or not all(tensor.isfinite().all() for name, tensor in found.items() if name != "last")
+        ):
             raise ValueError("the state of a refinement has numbers that do not belong together: it is damaged")
         parts = {name: Basis(found[f"{name}.members"], found[f"{name}.logits"]) for name in bases}
         return cls(**parts, **{name: found[name] for name in names if "." not in name})

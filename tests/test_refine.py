@@ -66,7 +66,7 @@ def test_each_step_is_adam_s():
     optimiser = torch.optim.Adam(leaves, lr=0.01)
     zeros = Basis(*(torch.zeros_like(part) for part in basis))
     none = torch.zeros(3, dtype=torch.int64)
-    state = State(none[:1].sum(), basis, zeros, zeros, BASIS[:, 0], *[none] * 6)
+    state = State(none[:1].sum(), basis, zeros, zeros, BASIS[:, 0], *[none] * 7)
     ones = Basis(torch.ones(()), torch.ones(()))
     for _ in range(5):
         optimiser.zero_grad()
