@@ -163,7 +163,8 @@ def _taps(views: Views, axis: int, side: int, size: int) -> _Taps:
 
 def _bilinear(places: Tensor, inputs: Tensor, outputs: Tensor | int) -> tuple[Tensor, Tensor]:
     """Returns the two pixels, of `inputs`, that each place among `outputs` pixels lies between, and their weights."""
-    source = ((places + 0.5) * (inputs / outputs) - 0.5).clamp(min=0)
+    # As torch's own kernels do: the multiplication and the addition are rounded once, together.
+    source = ((places + 0.5).double() * (inputs / outputs) - 0.5).to(places).clamp(min=0)
     lower = source.floor().minimum(inputs - 1)
     upper = (lower + 1).minimum(inputs - 1)
     return torch.stack([lower, upper], -1), torch.stack([1 - (source - lower), source - lower], -1)

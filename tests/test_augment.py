@@ -63,6 +63,12 @@ def test_equal_to_the_steps_one_after_the_other(augment, side, size):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
+def test_equal_to_the_steps_at_a_side_where_places_between_pixels_round():
+    images, views = pictures(1, 256), Augment().draw(12, seeded(1))
+    expected = torch.stack([straightforward(images[0], views, index, 224) for index in range(12)])
+    torch.testing.assert_close(apply_views(images, views, 224)[0], expected, rtol=0, atol=2e-6)
+
+
 def test_gradient_is_that_of_the_steps():
     images, views = pictures(2, 21, torch.float64).requires_grad_(), Augment().draw(5, seeded())
     weights = torch.randn(2, 5, 3, 16, 16, generator=seeded(1), dtype=torch.float64)
