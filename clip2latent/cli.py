@@ -15,10 +15,15 @@ from jsonargparse import ArgumentError, ArgumentParser
 import clip2latent
 from clip2latent.arguments import in_order, one_line
 from clip2latent.chunking import ChunkHalved, is_out_of_memory
+from clip2latent.cli_compose import compose
 from clip2latent.cli_direction import direction
 from clip2latent.cli_edit import edit, interpolate, mix
 from clip2latent.cli_generate import generate, remake, warn_of_unknown_words
+from clip2latent.cli_refine import refine
+from clip2latent.cli_search import search
+from clip2latent.cli_search_study import search_study
 from clip2latent.cli_share import export, push
+from clip2latent.cli_sweep import sweep
 from clip2latent.outputs import choose_folder, filled, provenance, write_json
 from clip2latent.progress import progress_bar
 
@@ -158,7 +163,23 @@ def _parser() -> tuple[ArgumentParser, dict[str, _Command]]:
     parser.add_argument("--version", action="version", version=f"clip2latent {clip2latent.__version__}")
     subcommands = parser.add_subcommands(required=True)
     commands = {}
-    for run in (generate, remake, edit, mix, interpolate, direction, evaluate, convert, export, push):
+    for run in (
+        generate,
+        remake,
+        refine,
+        edit,
+        mix,
+        interpolate,
+        compose,
+        search,
+        direction,
+        evaluate,
+        sweep,
+        search_study,
+        convert,
+        export,
+        push,
+    ):
         summary = (run.__doc__ or "").splitlines()[0]
         child = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
         texts = _TEXTS.get(run.__name__, {})
@@ -185,10 +206,13 @@ _TEXTS: dict[str, dict[str, dict[str, Any]]] = {
             "help": 'Texts in quotes, pictures, and mixtures as "photo.png | a smile::0.5"; - reads standard input.',
         }
     },
+    "search": {"prompts": {"nargs": "*", "help": 'Texts in quotes, and pictures: search "a red fish"'}},
     "remake": {"image": {"help": "A PNG that generate wrote."}},
+    "refine": {"sources": {"nargs": "*", "help": 'Prompts, or results: refine "an old man" outputs/a-boy-1'}},
     "edit": {"sources": {"nargs": "*", "help": 'Prompts, or results: edit "a man" outputs/a-boy-1 --directions old=1'}},
     "mix": {"sources": {"nargs": "*", "help": 'What is kept and what is taken (or random): mix "a man" "a girl"'}},
     "interpolate": {"sources": {"nargs": "*", "help": 'Prompts, or results, in order: interpolate "a boy" "a man"'}},
+    "compose": {"prompt": {"help": 'What the whole shows: compose "a red fish and a boat" --foreground "a red fish"'}},
     "convert": {
         "source": {"help": "A file, a folder, an embedded generator's name, http(s)://... or hf://owner/name/file."},
         "out": {"help": "Output folder."},

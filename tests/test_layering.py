@@ -42,6 +42,7 @@ LAYERS = [
         "schedule",
         "steps",
         "augment",
+        "gathering",
         "animation",
         "images",
         "contracts",

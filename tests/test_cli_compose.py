@@ -1,0 +1,117 @@
+"""The command that composes: its files, one another's results as their start, and one line for the user's errors."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from tiny_models import TinyEmbedder, TinyGenerator
+
+from clip2latent import cli, generators, ranking
+from clip2latent.images import read_metadata
+from clip2latent.saved import read_saved
+
+SHORT = ["--steps=4", "--candidates=20", "--views=2", "--perceptual=crops", "--scales=[0.25,0.5]"]
+
+
+class Tiny(TinyGenerator):
+    """Is tiny, and moves as a module does."""
+
+
+@pytest.fixture(autouse=True)
+def tiny_models(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLIP2LATENT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(generators, "load_generator", lambda source: Tiny(seed=len(source)))
+    monkeypatch.setattr(ranking, "load_ranker", lambda source: TinyEmbedder())
+
+
+def run(*words):
+    return cli.main(["compose", *words])
+
+
+def test_a_composition_and_all_that_was_tried_are_written(tmp_path, capsys):
+    assert run("a hat and a dog", "--foreground", "a hat", *SHORT, "--locations=[top,left]") == 0
+    folder = tmp_path / "outputs" / "compose-a-hat-and-a-dog-1"
+    record = json.loads((folder / "results.json").read_text())
+    assert sorted(record["files"]) == sorted(path.name for path in folder.iterdir())
+    assert record["prompts"] == ["a hat and a dog"] and len(record["candidates"]) == 4
+    options = record["options"]
+    assert (options["foreground"], options["background"]) == ("a hat", "a hat and a dog")
+    best = record["images"][0]
+    metadata = read_metadata(folder / best["file"])
+    assert metadata["prompt"] == "a hat and a dog" and metadata["options"] == options
+    assert {name: metadata[name] for name in ("scale", "location", "score", "perceptual")}.items() <= best.items()
+    assert record["candidates"][0].items() <= best.items() and best["steps"] == 4
+    for name in (best["file"], "foreground.png", "background.png", "grid.png"):
+        Image.open(folder / name).verify()
+    saved = read_saved(folder / "foreground.safetensors")
+    assert saved.labels == ["a hat and a dog"] and saved.latents.shape == (1, 4, 3, 4)
+    assert saved.generator == record["models"]["background"]
+    printed = capsys.readouterr().out
+    assert "AugCLIP score" in printed and "grid.png" in printed
+
+
+def test_a_seed_gives_the_same_picture_and_another_does_not():
+    for out, seed in (("one", 3), ("two", 3), ("other", 4)):
+        assert run("a hat", *SHORT, "--locations=[centre]", f"--seed={seed}", "--out", out) == 0
+    one, two, other = (read_saved(f"{out}/background.safetensors").latents for out in ("one", "two", "other"))
+    assert one.equal(two) and not one.equal(other)
+
+
+def test_results_are_sources_and_nothing_is_overwritten(tmp_path, capsys):
+    assert run("a hat", *SHORT, "--locations=[centre]", "--out", "one") == 0
+    words = ["--foreground", "one/foreground.safetensors", "--foreground_generator", "other-tiny", "--steps=0"]
+    assert run("a dog", *SHORT, *words, "--basis=1", "--locations=[centre]", "--out", "two") == 0
+    before, after = (read_saved(f"{name}/foreground.safetensors").latents[0, 0] for name in ("one", "two"))
+    torch.testing.assert_close(before, after)
+    record = json.loads((tmp_path / "two" / "results.json").read_text())
+    assert "generator" not in record["models"] and record["models"]["foreground"] != record["models"]["background"]
+    assert run("a dog", *SHORT, "--out", "two") == 2
+    assert "not empty" in capsys.readouterr().err
+
+
+def test_an_interruption_writes_the_best_so_far(tmp_path, capsys, monkeypatch):
+    from clip2latent import compose
+
+    calls = iter(range(100))
+    advance = compose._Search.advance
+
+    def interrupted(self, *state):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return advance(self, *state)
+
+    monkeypatch.setattr(compose._Search, "advance", interrupted)
+    assert run("a hat", *SHORT, "--out", "cut") == 0
+    record = json.loads((tmp_path / "cut" / "results.json").read_text())
+    assert record["options"]["interrupted"] and len(record["candidates"]) == 18
+    assert "interrupted: the best so far is written" in capsys.readouterr().err
+
+
+ERRORS = {
+    "no prompt": ([" "], "empty"),
+    "way": (["a hat", "--way=both"], "way='both'"),
+    "perceptual": (["a hat", "--perceptual=eyes"], "features, crops, lpips"),
+    "no features": (["a hat", "--perceptual=features"], "--perceptual crops"),
+    "scale": (["a hat", "--scales=[1.5]"], "scale=1.5"),
+    "location": (["a hat", "--locations=[middle]"], "location='middle'"),
+    "basis": (["a hat", "--basis=9", "--candidates=4"], "basis=9"),
+    "no such latents": (["a hat", "--foreground=none.safetensors", "--perceptual=crops"], "no latents"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_a_users_error_is_one_line_and_exit_code_2(case, tmp_path, capsys):
+    words, message = ERRORS[case]
+    assert run(*words, "--out", "out") == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1 and message in printed.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_teaches_every_option(capsys):
+    with pytest.raises(SystemExit) as end:
+        run("--help")
+    printed = capsys.readouterr().out
+    assert not end.value.code and "--foreground" in printed and "--perceptual" in printed
