@@ -1,0 +1,96 @@
+"""What the refinement table found: its rows' scores, and the table in Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clip2latent.judge import AttributeJudge
+from clip2latent.metrics import judge_accuracy
+from clip2latent.objectives import augclip_objective
+from clip2latent.prompts import Prompt
+from demo.refine_ways import Found, Setting
+
+STREAM = 2**40
+"""The unseen views' seed lies so far from the ways'."""
+
+
+@torch.no_grad()
+def scored(
+    setting: Setting, found: Found, prompts: Sequence[Prompt], judge: AttributeJudge, views: int
+) -> dict[str, Any]:
+    """Returns a row's numbers, plain types: means over the prompts and their standard errors.
+
+    Args:
+        setting: models and prompts.
+        found: a latent of each prompt, and what it cost.
+        prompts: with attributes.
+        judge: reads them off images.
+        views: on which AugCLIP is taken, unseen by any way.
+    """
+    embedder, num = setting.pipeline.embedder, len(prompts)
+    images = setting.pipeline.draw(found.latents)
+    rng = torch.Generator().manual_seed(STREAM + setting.seed)
+    augclip = 1 - augclip_objective(embedder, setting.targets, views=views, rng=rng, fixed=True)(images)
+    clip = (embedder.embed_images(images) * setting.targets).sum(-1)
+    seen = {name: values[:, None] for name, values in judge.classify(images).items()}
+    accuracy = judge_accuracy(seen, [prompt.attributes for prompt in prompts], judge.attributes)
+    by_prompt = {"clip": clip, "augclip": augclip, "judge": torch.tensor(accuracy.by_prompt)}
+    numbers: dict[str, Any] = {"steps": found.steps, "images": found.images}
+    numbers["seconds_per_prompt"] = round(found.seconds / num, 3)
+    for name, values in by_prompt.items():
+        numbers |= {name: round(float(values.mean()), 4), f"{name}_stderr": _error(values)}
+    return numbers | {"by_prompt": {name: [round(x, 4) for x in v.tolist()] for name, v in by_prompt.items()}}
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """Returns the table; `record` is refine_table's."""
+    used, rows = record["settings"], record["rows"]
+    lines = [
+        "# Refinement: score against time",
+        "",
+        f"The demo's avatars, {len(used['prompts'])} prompts, one image of each, seed {used['seed']}, {used['views']}"
+        " views at each step; one thread of a CPU.",
+        f"CLIP is the cosine of the image as it is, AugCLIP its mean over {record['unseen_views']} views that nothing"
+        " was optimised or chosen by;",
+        "judge is the share of the prompts' attributes that a classifier sees, mean over the prompts. ± is the standard"
+        " error.",
+        "Seconds are the processor's, for each prompt of the batch; random latents are drawn and embedded once for all"
+        " of them.",
+        "",
+        "| way | images | s per prompt | AugCLIP | CLIP | judge |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [f"{row[name]:.3f} ± {row[f'{name}_stderr'] or 0:.3f}" for name in ("augclip", "clip", "judge")]
+        lines.append(f"| {row['name']} | {row['images']} | {row['seconds_per_prompt']:.1f} | {' | '.join(cells)} |")
+    lines += ["", *_verdict(rows), ""]
+    lines += [f"Learning rate {used['lr']:g} standard deviations of w a step, FuseDream's 0.005. Label-guided search"]
+    lines += ["needs a generator of classes, which the avatars' is not.", ""]
+    lines += [f"Made by `python -m demo.refine_table`, commit {record['commit'] or 'unknown'}.", ""]
+    return "\n".join(lines)
+
+
+def _verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Says how long the prior takes, refined, to the score of the longest FuseDream run."""
+    goals = [row for row in rows if row["key"] == "fusedream"]
+    if not goals:
+        return ["FuseDream is not done yet."]
+    goal = max(goals, key=lambda row: row["steps"])
+    passed = [row for row in rows if row["key"] == "refined" and row["augclip"] >= goal["augclip"]]
+    if not passed:
+        return [f"No refined prior reaches the AugCLIP of FuseDream's {goal['steps']} steps."]
+    first = min(passed, key=lambda row: row["steps"])
+    share = first["seconds_per_prompt"] / goal["seconds_per_prompt"]
+    return [
+        f"The prior with {first['steps']} steps passes the AugCLIP of FuseDream's {goal['steps']} steps"
+        f" in {100 * share:.0f} % of its time."
+    ]
+
+
+def _error(values: Tensor) -> float | None:
+    return round(float(values.std() / math.sqrt(len(values))), 4) if len(values) > 1 else None
