@@ -185,12 +185,14 @@ def agreement(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=BUILT_IN, help="folder to write to")
+    parser.add_argument("--checkpoint", default="demo", help="the demo's prior")
+    parser.add_argument("--judge", default="demo", help="the judge of its attributes")
     parser.add_argument("--names", nargs="*", default=list(RECIPES), help="some of the directions only")
     parser.add_argument("--method", default="mean", choices=list(METHODS), help="how they are found")
     parser.add_argument("--num", type=int, default=24, help="samples of each prompt")
     parser.add_argument("--images", type=int, default=100, help="random images that the judge reads")
     arguments = parser.parse_args()
-    pipeline, judge = TextToImage.from_pretrained("demo"), load_judge()
+    pipeline, judge = TextToImage.from_pretrained(arguments.checkpoint), load_judge(arguments.judge)
     latents = pipeline.generator.sample_latents(arguments.images, torch.Generator().manual_seed(0)).cpu()
     for name in arguments.names:
         recipe = RECIPES[name]

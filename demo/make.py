@@ -1,9 +1,9 @@
 """Remakes every embedded model from nothing: `python -m demo.make`.
 
 Stages run as processes of their own, each as soon as the stages it needs are done: the generators, beside them the
-judges and the CLIP, then the prior's data and the prior. Each stage goes on from its own state after a kill, and a
-stage that is done is not run again. Budgets are in images and steps, so that a slower machine makes the same models,
-later. assets/MANIFEST.json records preset, seed, seconds and the hash of every file.
+judges and the CLIP, then the prior's data, the prior and the directions to edit along. Each stage goes on from its own
+state after a kill, and a stage that is done is not run again. Budgets are in images and steps, so that a slower machine
+makes the same models, later. assets/MANIFEST.json records preset, seed, seconds and the hash of every file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "clip2latent" / "assets"
-MODELS = ("demo-judge", "demo-clip", "demo-avatars", "demo-prior", "demo-class-judge", "demo-objects")
+MODELS = (
+    "demo-judge",
+    "demo-clip",
+    "demo-avatars",
+    "demo-prior",
+    "demo-class-judge",
+    "demo-objects",
+    "demo-directions",
+)
 PRIOR_BUDGETS = {  # pairs, rows a shard, training options on top of configs/train/demo.yaml
     "cpu": (30_000, 5_000, []),
     "gpu": (200_000, 10_000, []),
@@ -63,6 +71,9 @@ def plan(preset: str, seed: int, work: Path, assets: Path, device: str | None) -
     datagen += [f"--generator.init_args.source={source('demo-avatars')}"]
     datagen += [f"--embedder.init_args.source={source('demo-clip')}"]
     prior = [*python, "demo.prior", "--data", str(pairs), "--work", str(run), "--out", str(assets / "demo-prior")]
+    directions = [*python, "demo.directions", "--out", str(assets / "demo-directions")]
+    directions += ["--checkpoint", str(assets / "demo-prior"), "--judge", str(assets / "demo-judge")]
+    directions += ["--names=glasses", "--num=8", "--images=2"] if preset == "smoke" else []
     return [
         train("generator", "demo.gan", "demo-avatars"),
         train("objects", "demo.objects_gan", "demo-objects"),
@@ -71,6 +82,7 @@ def plan(preset: str, seed: int, work: Path, assets: Path, device: str | None) -
         train("clip", "demo.clip", "demo-clip"),
         Stage("pairs", datagen, ("clip", "generator"), pairs),
         Stage("prior", [*prior, f"--seed={seed}", "--", *options], ("pairs",), assets / "demo-prior"),
+        Stage("directions", directions, ("prior", "judge"), assets / "demo-directions"),
     ]
 
 

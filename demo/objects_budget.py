@@ -84,7 +84,7 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset(start=40_000, images=220_000),
+    "cpu": Preset(start=40_000, images=400_000),
     "gpu": Preset(400_000, 4_000_000, batch=64, ch=32, base=4096),
     "smoke": Preset(64, 64, ch=4, dim_z=20, shared_dim=8, base=256, alone=16, statistics=2),
 }

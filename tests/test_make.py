@@ -27,7 +27,8 @@ def test_smoke_preset_remakes_every_model(tmp_path):
     assert {name.split("/")[0] for name in manifest["sha256"]} == set(MODELS)
     for name, sha256 in manifest["sha256"].items():
         assert hashlib.sha256((tmp_path / "assets" / name).read_bytes()).hexdigest() == sha256
-    assert set(manifest["seconds"]) == {"judge", "class_judge", "clip", "generator", "objects", "pairs", "prior"}
+    stages = {"judge", "class_judge", "clip", "generator", "objects", "pairs", "prior", "directions"}
+    assert set(manifest["seconds"]) == stages
 
     sample = [sys.executable, "sample.py", "generate", "a sad man", "--checkpoint", tmp_path / "assets" / "demo-prior"]
     drawn = subprocess.run([*sample, "--out", tmp_path / "out"], cwd=ROOT, capture_output=True, text=True)

@@ -184,8 +184,8 @@ def test_a_single_object_is_the_world_s_own_and_repeatable():
 
 def test_the_judge_recognises_the_shipped_generator_s_classes():
     scores = class_scores(load_generator("demo-objects"), load_judge("demo-class-judge"), per_class=25)
-    assert scores["recognised_mean"] >= 0.8, scores
-    assert scores["recognised_least"] >= 0.3, scores
+    assert scores["recognised_mean"] >= 0.85, scores
+    assert scores["recognised_least"] >= 0.6, scores
 
 
 def test_scores_count_the_samples_recognised():
