@@ -100,7 +100,7 @@ def search_study(
     names = [f"{STUDY}.{ending}" for ending in ("json", "md", "png", "svg")]
     with filled(folder, names[0]) as staging:
         headings = [reports.name_of(row["k"], record["classes"]) for row in record["rows"]]
-        sheet = grid(made.images, record["prompts"][: len(made.images)], made.scores, headings)
+        sheet = grid(made.images, made.shown, made.scores, headings)
         save_png(sheet, staging / names[2], {"command": command})
         (staging / names[1]).write_text(reports.markdown(record, names[3], names[2]), encoding="utf-8")
         (staging / names[3]).write_text(reports.plot(record), encoding="utf-8")

@@ -24,6 +24,7 @@ from clip2latent.label_search import (
     lay_out,
     nearest_classes,
     pick_candidates,
+    rows_of,
     score_candidates,
 )
 
@@ -86,9 +87,9 @@ def from_labels(banks: Banks, picking: Picking, k: int = 10, bar: Bar = no_bar) 
     names = check_classes(banks.generator)
 
     def initial(prompts: Sequence[str], targets: Tensor) -> Picked:
-        classes = nearest_classes(targets, label_embeddings(names, banks.embedder), k)
-        plan = lay_out(classes, picking.candidates, picking.seed)
-        with bar("searching", sum(plan.rows().values())) as progress:
+        nearest = nearest_classes(targets, label_embeddings(names, banks.embedder), k)
+        plan = lay_out(nearest, picking.candidates, picking.seed)
+        with bar("searching", sum(rows_of([plan]).values())) as progress:
             (scores,) = score_candidates([plan], targets, banks, progress.update)
         return pick_candidates(scores, plan, banks, picking.keep)
 

@@ -7,10 +7,9 @@ drawn once is not drawn again.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,28 +26,30 @@ POOL = 16
 
 @dataclass(frozen=True)
 class Candidates:
-    """The candidates of P prompts, undrawn: number j of prompt p is row `numbers[j]` of class `classes[p, ranks[j]]`.
+    """The candidates of P prompts, undrawn: number j of prompt p is row `rows[p, j]` of the bank of `classes[p, j]`.
 
     Attributes:
-        classes: [P, k], the classes nearest to each prompt, nearest first.
-        ranks: [num], which of them each candidate is of: uniform, the same for every prompt.
-        numbers: [num], how many earlier candidates are of the same rank.
-        seed: of the ranks and of the classes' banks.
+        classes: [P, num].
+        rows: [P, num], how many earlier candidates of the prompt are of the same class.
+        seed: of the classes' banks.
     """
 
     classes: Tensor
-    ranks: Tensor
-    numbers: Tensor
+    rows: Tensor
     seed: int
 
-    def rows(self) -> dict[int, int]:
-        """Returns how many rows of each class's bank are needed, by class."""
-        counts = self.ranks.bincount(minlength=self.classes.shape[1]).tolist()
-        needed: Counter[int] = Counter()
-        for own in self.classes.tolist():
-            for index, count in zip(own, counts, strict=True):
-                needed[index] = max(needed[index], count)
-        return {index: count for index, count in sorted(needed.items()) if count}
+    def latents(self, which: Tensor, banks: Banks) -> Tensor:
+        """Returns the latents [P, M, L, D] of candidates `which` [P, M]; draws no images."""
+        blocks: dict[tuple[int, int], Tensor] = {}
+
+        def latent(index: int, row: int) -> Tensor:
+            place = (index, row // POOL)
+            if place not in blocks:
+                blocks[place] = class_bank(banks, self.seed, index).latents(place[1])
+            return blocks[place][row % POOL]
+
+        classes, rows = (table.gather(1, which).flatten().tolist() for table in (self.classes, self.rows))
+        return torch.stack([latent(*place) for place in zip(classes, rows, strict=True)]).unflatten(0, which.shape)
 
 
 def label_embeddings(names: Sequence[str], embedder: Embedder, template: str = LABEL) -> Tensor:
@@ -77,21 +78,28 @@ def nearest_classes(targets: Tensor, labels: Tensor, k: int) -> Tensor:
     return cosines(targets, labels).sort(dim=1, descending=True, stable=True).indices[:, :k]
 
 
-def lay_out(classes: Tensor, num: int, seed: int = 0) -> Candidates:
-    """Lays out `num` candidates of each prompt, classes drawn uniformly from the prompt's own [P, k].
+def lay_out(nearest: Tensor, num: int, seed: int = 0) -> Candidates:
+    """Lays out `num` candidates of each prompt, their classes drawn uniformly from the prompt's own.
 
     A candidate depends on its prompt's classes, the seed and its number alone, not on `num` or the other prompts.
+
+    Args:
+        nearest: the classes to draw of [P, k], as from `nearest_classes`.
+        num: candidates of each prompt.
+        seed: any integer from 0.
     """
     if num < 1:
         raise ValueError(f"num={num}: expected at least 1 candidate")
-    k = classes.shape[1]
+    k = nearest.shape[1]
     # numpy's generator draws the first of many as it draws few, which torch's does not promise
-    ranks = np.random.default_rng([seed, k]).random(num) * k
-    ranks = torch.from_numpy(ranks.astype(np.int64))
-    numbers = torch.empty_like(ranks)
-    for own in _columns(ranks, k):
-        numbers[own] = torch.arange(len(own))
-    return Candidates(classes, ranks, numbers, seed)
+    drawn = np.stack([np.random.default_rng([seed, *own]).random(num) for own in nearest.tolist()])
+    classes = nearest.gather(1, torch.from_numpy((drawn * k).astype(np.int64)))
+    order = classes.argsort(dim=1, stable=True)
+    grouped, places = classes.gather(1, order), torch.arange(num).expand_as(order)
+    begins = torch.ones_like(grouped, dtype=torch.bool)
+    begins[:, 1:] = grouped[:, 1:] != grouped[:, :-1]
+    within = places - torch.where(begins, places, 0).cummax(dim=1).values
+    return Candidates(classes, torch.empty_like(order).scatter(1, order, within), seed)
 
 
 def class_bank(banks: Banks, seed: int, index: int) -> Bank:
@@ -101,9 +109,11 @@ def class_bank(banks: Banks, seed: int, index: int) -> Bank:
 
 def rows_of(plans: Sequence[Candidates]) -> dict[int, int]:
     """Returns how many rows of each class's bank several plans of one seed need together, by class."""
-    needed: Counter[int] = Counter()
-    for one in plans:
-        needed |= Counter(one.rows())  # the larger of both
+    needed: dict[int, int] = {}
+    for plan in plans:
+        for index in plan.classes.unique().tolist():
+            count = int(plan.rows[plan.classes == index].max()) + 1
+            needed[index] = max(needed.get(index, 0), count)
     return dict(sorted(needed.items()))
 
 
@@ -120,19 +130,22 @@ def score_candidates(
         banks: the models.
         progress: called with the number of images done since the last call, of the sum of `rows_of(plans)`.
     """
-    tables = [torch.full((len(targets), len(plan.ranks)), -1.0) for plan in plans]
-    for place in _places(plans, banks, progress):
-        table = tables[place.plan]
-        table[place.prompts[:, None], place.columns] = cosines(targets[place.prompts], place.embeddings)
+    tables = [torch.full(plan.classes.shape, -1.0) for plan in plans]
+    for index, embeddings in _pools(plans, banks, progress):
+        scores = cosines(targets, embeddings)  # [P, n]
+        for plan, table in zip(plans, tables, strict=True):
+            prompts, columns = (plan.classes == index).nonzero(as_tuple=True)
+            table[prompts, columns] = scores[prompts, plan.rows[prompts, columns]]
     return tables
 
 
-def candidate_embeddings(plan: Candidates, num: int, banks: Banks) -> Tensor:
+def embed_candidates(plan: Candidates, num: int, banks: Banks) -> Tensor:
     """Returns the embeddings [P, num, E] of the first `num` candidates; from the banks, where these are kept."""
-    first = Candidates(plan.classes, plan.ranks[:num], plan.numbers[:num], plan.seed)
-    table = torch.empty(len(plan.classes), len(first.ranks), banks.embedder.dim)
-    for place in _places([first], banks, lambda done: None):
-        table[place.prompts[:, None], place.columns] = place.embeddings
+    first = Candidates(plan.classes[:, :num], plan.rows[:, :num], plan.seed)
+    table = torch.empty(*first.classes.shape, banks.embedder.dim)
+    for index, embeddings in _pools([first], banks, lambda done: None):
+        own = first.classes == index
+        table[own] = embeddings[first.rows[own]]
     return table
 
 
@@ -141,32 +154,8 @@ def pick_candidates(scores: Tensor, plan: Candidates, banks: Banks, keep: int) -
     if not 1 <= keep <= scores.shape[1]:
         raise ValueError(f"keep={keep}: expected 1 to {scores.shape[1]}, the candidates there are")
     ordered = scores.sort(dim=1, descending=True, stable=True)
-    candidates = ordered.indices[:, :keep]
-    return Picked(candidate_latents(plan, candidates, banks), ordered.values[:, :keep], candidates)
-
-
-def candidate_latents(plan: Candidates, candidates: Tensor, banks: Banks) -> Tensor:
-    """Returns the latents [P, M, L, D] of candidates [P, M]; draws no images."""
-    blocks: dict[tuple[int, int], Tensor] = {}
-
-    def latent(index: int, number: int) -> Tensor:
-        place = (index, number // POOL)
-        if place not in blocks:
-            blocks[place] = class_bank(banks, plan.seed, index).latents(place[1])
-        return blocks[place][number % POOL]
-
-    classes, numbers = candidate_classes(plan, candidates).tolist(), plan.numbers[candidates].tolist()
-    return torch.stack(
-        [
-            torch.stack([latent(*place) for place in zip(*row, strict=True)])
-            for row in zip(classes, numbers, strict=True)
-        ]
-    )
-
-
-def candidate_classes(plan: Candidates, candidates: Tensor) -> Tensor:
-    """Returns the classes [P, M] of candidates [P, M]."""
-    return plan.classes.gather(1, plan.ranks[candidates])
+    which = ordered.indices[:, :keep]
+    return Picked(plan.latents(which, banks), ordered.values[:, :keep], which)
 
 
 def check_classes(generator: Generator) -> Sequence[str]:
@@ -178,28 +167,8 @@ def check_classes(generator: Generator) -> Sequence[str]:
     return generator.class_names
 
 
-class _Place(NamedTuple):
-    """Where a class's embeddings [m, E] belong: candidates `columns` [m] of `prompts` [n] of a plan, by its number."""
-
-    plan: int
-    prompts: Tensor
-    columns: Tensor
-    embeddings: Tensor
-
-
-def _places(plans: Sequence[Candidates], banks: Banks, progress: Callable[[int], Any]) -> Iterator[_Place]:
-    """Goes through the classes that are needed, each read once, and all the places each fills."""
-    columns = [_columns(plan.ranks, plan.classes.shape[1]) for plan in plans]
+def _pools(plans: Sequence[Candidates], banks: Banks, progress: Callable[[int], Any]) -> Iterator[tuple[int, Tensor]]:
+    """Yields each class that is needed and the embeddings [n, E] of as many of its rows as are."""
     for index, count in rows_of(plans).items():
         blocks = class_bank(banks, plans[0].seed, index).blocks(count, progress)
-        embeddings = torch.cat([block.embeddings for block in blocks])
-        for number, plan in enumerate(plans):
-            prompts, ranks = (plan.classes == index).nonzero(as_tuple=True)
-            for rank in ranks.unique().tolist():
-                own = columns[number][rank]
-                yield _Place(number, prompts[ranks == rank], own, embeddings[: len(own)])
-
-
-def _columns(ranks: Tensor, k: int) -> tuple[Tensor, ...]:
-    """Returns the candidates of each of k ranks, in order."""
-    return ranks.argsort(stable=True).split(ranks.bincount(minlength=k).tolist())
+        yield index, torch.cat([block.embeddings for block in blocks])

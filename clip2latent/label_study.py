@@ -21,9 +21,8 @@ from clip2latent.images import from_uint8
 from clip2latent.initial import Bar, no_bar
 from clip2latent.label_search import (
     Candidates,
-    candidate_embeddings,
-    candidate_latents,
     check_classes,
+    embed_candidates,
     label_embeddings,
     lay_out,
     nearest_classes,
@@ -37,7 +36,7 @@ from clip2latent.references import World, fitting_attributes
 COMPARED = 10000
 """Images that a Frechet distance is taken of, at most."""
 PICTURED = 6
-"""Prompts shown in the picture."""
+"""Prompts shown in the picture, at most: evenly spaced ones."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +75,17 @@ class Settings:
 
 
 class Study(NamedTuple):
-    """What a study found: `record` as plain types, and the first prompts' best images by k [p, K, 3, R, R]."""
+    """What a study found.
+
+    Attributes:
+        record: plain types.
+        shown: p of the prompts.
+        images: their best images by k, of the first seed, [p, K, 3, R, R].
+        scores: of these images, [p, K].
+    """
 
     record: dict[str, Any]
+    shown: list[str]
     images: Tensor
     scores: Tensor
 
@@ -120,19 +127,20 @@ def study(
     chosen = _round_numbers(len(names)) if settings.labels is None else settings.labels
     ks = sorted({*chosen, len(names)})
     labels = label_embeddings(names, banks.embedder)
-    classes = [nearest_classes(targets, labels, k) for k in ks]
+    nearest = [nearest_classes(targets, labels, k) for k in ks]
     seeds = range(settings.seed, settings.seed + settings.seeds)
     found: dict[int, list[dict[str, Any]]] = {k: [] for k in ks}
-    shown: list[tuple[Tensor, Tensor]] = []
+    shown = torch.arange(0, len(prompts), -(-len(prompts) // PICTURED))
+    pictures: list[tuple[Tensor, Tensor]] = []
     for seed in seeds:
-        plans = [lay_out(own, settings.candidates, seed) for own in classes]
+        plans = [lay_out(own, settings.candidates, seed) for own in nearest]
         with bar(f"seed {seed}", sum(rows_of(plans).values())) as progress:
             tables = score_candidates(plans, targets, banks, progress.update)
         with bar(f"seed {seed}, measuring", len(ks)) as progress:
             for k, plan, table in zip(ks, plans, tables, strict=True):
                 found[k].append(_measured(plan, table, prompts, banks, settings, real, judge))
                 if seed == settings.seed:
-                    shown.append(_best_images(plan, table[:PICTURED], banks))
+                    pictures.append(_best_images(_rows(plan, shown), table[shown], banks))
                 progress.update(1)
     record = {
         "settings": {**asdict(settings), "labels": ks, "steps": settings.steps()},
@@ -142,8 +150,8 @@ def study(
         "rows": [{"k": k, **_summed(found[k], settings)} for k in ks],
     }
     record["thresholds"] = _thresholds(record, found, settings)
-    images, scores = (torch.stack(parts, dim=1) for parts in zip(*shown, strict=True))
-    return Study(record, images, scores)
+    images, scores = (torch.stack(parts, dim=1) for parts in zip(*pictures, strict=True))
+    return Study(record, [prompts[row].text for row in shown.tolist()], images, scores)
 
 
 def real_pictures(world: World, prompts: Sequence[Prompt], targets: Tensor, banks: Banks, num: int, seed: int) -> Real:
@@ -192,7 +200,7 @@ def _measured(
         measured["judge"] = dict(zip(settings.judged(), _accuracies(plan, best, prompts, banks, judge), strict=True))
     if real is not None and len(real.embeddings) > 1:
         num = max(1, min(settings.candidates, COMPARED // len(prompts)))
-        fake = candidate_embeddings(plan, num, banks).flatten(0, 1)
+        fake = embed_candidates(plan, num, banks).flatten(0, 1)
         measured["frechet"] = normalised_frechet(real.embeddings, fake) if len(fake) > 1 else None
     return measured
 
@@ -203,8 +211,8 @@ def _accuracies(
     """Returns the judge's accuracy on each column of candidates [P, n]; each image is drawn once."""
     rows = torch.arange(len(best))[:, None].expand_as(best)
     places, inverse = torch.stack([rows, best], dim=-1).flatten(0, 1).unique(dim=0, return_inverse=True)
-    own = Candidates(plan.classes[places[:, 0]], plan.ranks, plan.numbers, plan.seed)
-    images = banks.draw(candidate_latents(own, places[:, 1:], banks)[:, 0])
+    own = _rows(plan, places[:, 0])
+    images = banks.draw(own.latents(places[:, 1:], banks)[:, 0])
     read: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         for part in images.split(banks.chunk):
@@ -218,8 +226,12 @@ def _accuracies(
 
 def _best_images(plan: Candidates, table: Tensor, banks: Banks) -> tuple[Tensor, Tensor]:
     scores, best = table.max(dim=1, keepdim=True)
-    own = Candidates(plan.classes[: len(table)], plan.ranks, plan.numbers, plan.seed)
-    return banks.draw(candidate_latents(own, best, banks)[:, 0]), scores[:, 0]
+    return banks.draw(plan.latents(best, banks)[:, 0]), scores[:, 0]
+
+
+def _rows(plan: Candidates, prompts: Tensor) -> Candidates:
+    """Returns the candidates of some prompts [n]."""
+    return Candidates(plan.classes[prompts], plan.rows[prompts], plan.seed)
 
 
 def _summed(found: Sequence[Mapping[str, Any]], settings: Settings) -> dict[str, Any]:

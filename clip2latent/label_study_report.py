@@ -18,10 +18,10 @@ def plot(record: Mapping[str, Any]) -> str:
         for row in rows
     }
     last = record["settings"]["candidates"]
-    against_k = [Point(row["k"], row["best"]["mean"], row["best"]["std"] or 0.0) for row in rows]
+    against_k = {"mean of the seeds": [Point(row["k"], row["best"]["mean"], row["best"]["std"] or 0.0) for row in rows]}
     panels = [
         Panel("best score against images drawn", "images drawn for each prompt", curves, logarithmic=True),
-        Panel(f"best score of {last} images", "k, classes to choose from", {"": against_k}, logarithmic=True),
+        Panel(f"best score of {last} images", "k, classes to choose from", against_k, logarithmic=True),
     ]
     return svg("Label-guided search", panels)
 
@@ -72,7 +72,7 @@ def markdown(record: Mapping[str, Any], picture: str, examples: str) -> str:
     if "judge" in rows[0]:
         lines += ["", "## Judge accuracy by number of images", "", *_judge_table(record)]
     lines += ["", "## By seed", "", *_seed_table(record)]
-    shown = f"The best of {last} for the first prompts, by k"
+    shown = f"The best of {last} for some prompts, by k"
     lines += ["", f"![{shown}]({examples})", "", f"{shown}.", ""]
     lines += [f"Made by `{record['command']}`, commit {record['commit'] or 'unknown'}.", ""]
     return "\n".join(lines)

@@ -9,10 +9,9 @@ from clip2latent.bank import Banks
 from clip2latent.embedders import load_embedder
 from clip2latent.generators import load_generator
 from clip2latent.label_search import (
-    candidate_classes,
-    candidate_latents,
     check_classes,
     class_bank,
+    embed_candidates,
     label_embeddings,
     lay_out,
     nearest_classes,
@@ -40,19 +39,22 @@ def test_nearest_classes_are_those_of_the_largest_cosine(k):
 
 def test_candidates_are_uniform_over_the_classes_and_never_the_same_twice():
     plan = lay_out(CLASSES, 4000, seed=1)
-    places = list(zip(plan.ranks.tolist(), plan.numbers.tolist(), strict=True))
-    assert len(set(places)) == 4000
-    counts = plan.ranks.bincount(minlength=2)
-    assert (counts - 2000).abs().max() < 200  # six standard deviations
-    for rank in range(2):
-        assert plan.numbers[plan.ranks == rank].equal(torch.arange(counts[rank]))
-    assert plan.rows() == {index: int(counts.max()) for index in range(3)}
+    for own, classes, rows in zip(CLASSES, plan.classes, plan.rows, strict=True):
+        assert len(set(zip(classes.tolist(), rows.tolist(), strict=True))) == 4000
+        assert classes.unique().equal(own.sort().values)
+        for index in own:
+            assert abs(int((classes == index).sum()) - 2000) < 200  # six standard deviations
+            assert rows[classes == index].equal(torch.arange(int((classes == index).sum())))
+    orders = [(classes == own[0]) for own, classes in zip(CLASSES, plan.classes, strict=True)]
+    assert not orders[0].equal(orders[1])  # prompts of other classes have other orders
+    needed = {index: int((plan.classes == index).sum(1).max()) for index in range(3)}
+    assert rows_of([plan]) == needed
 
 
 def test_more_candidates_extend_fewer_and_another_seed_has_others():
     few, many, other = lay_out(CLASSES, 50), lay_out(CLASSES, 70), lay_out(CLASSES, 50, seed=1)
-    assert few.ranks.equal(many.ranks[:50]) and few.numbers.equal(many.numbers[:50])
-    assert not few.ranks.equal(other.ranks)
+    assert few.classes.equal(many.classes[:, :50]) and few.rows.equal(many.rows[:, :50])
+    assert not few.classes.equal(other.classes)
 
 
 def test_scores_are_those_of_algorithm_1_candidate_by_candidate():
@@ -62,17 +64,16 @@ def test_scores_are_those_of_algorithm_1_candidate_by_candidate():
     best = pick_candidates(scores, plan, banks, keep=3)
     for prompt, target in enumerate(TARGETS):
         seen, latents = [], []
-        for rank, number in zip(plan.ranks.tolist(), plan.numbers.tolist(), strict=True):
-            bank = class_bank(banks, 2, int(CLASSES[prompt, rank]))
-            latents.append(bank.latents(number // bank.block)[number % bank.block])
+        for index, row in zip(plan.classes[prompt].tolist(), plan.rows[prompt].tolist(), strict=True):
+            bank = class_bank(banks, 2, index)
+            latents.append(bank.latents(row // bank.block)[row % bank.block])
             image = banks.generator.synthesize(latents[-1][None])
             seen.append(float(torch.cosine_similarity(TinyEmbedder().embed_images(image)[0], target, dim=0)))
         order = sorted(range(45), key=lambda j: -seen[j])[:3]
         torch.testing.assert_close(best.scores[prompt], torch.tensor([seen[j] for j in order]))
         assert best.candidates[prompt].tolist() == order
         assert best.latents[prompt].equal(torch.stack([latents[j] for j in order]))
-        drawn_of = candidate_classes(plan, best.candidates)[prompt]
-        assert drawn_of.equal(best.latents[prompt, :, 0, 3].long())
+        assert plan.classes[prompt, order].equal(best.latents[prompt, :, 0, 3].long())
 
 
 def test_a_prompt_s_result_does_not_depend_on_the_others():
@@ -81,9 +82,15 @@ def test_a_prompt_s_result_does_not_depend_on_the_others():
     alone = lay_out(CLASSES[1:2], 40)
     a, b = score_candidates([together], TARGETS, banks)[0], score_candidates([alone], TARGETS[1:2], banks)[0]
     torch.testing.assert_close(a[1:2], b)
-    assert candidate_latents(together, torch.arange(3).expand(3, 3), banks)[1].equal(
-        candidate_latents(alone, torch.arange(3)[None], banks)[0]
-    )
+    first = torch.arange(3)
+    assert together.latents(first.expand(3, 3), banks)[1].equal(alone.latents(first[None], banks)[0])
+
+
+def test_embeddings_of_candidates_are_those_of_their_latents():
+    banks = Banks(Classy(), TinyEmbedder())
+    plan = lay_out(CLASSES, 20)
+    latents = plan.latents(torch.arange(12).expand(3, 12), banks)
+    torch.testing.assert_close(embed_candidates(plan, 12, banks), banks.embed(latents.flatten(0, 1)).view(3, 12, 5))
 
 
 def test_plans_share_what_they_draw(tmp_path):

@@ -67,10 +67,10 @@ def test_the_judge_sees_the_best_image_of_each_prompt(made, banks):
 
 
 def test_the_distance_is_nought_where_the_pictures_are_the_search_s_own(banks):
-    from clip2latent.label_search import candidate_embeddings, label_embeddings, lay_out, nearest_classes
+    from clip2latent.label_search import embed_candidates, label_embeddings, lay_out, nearest_classes
 
-    classes = nearest_classes(TARGETS, label_embeddings(Classy.class_names, TinyEmbedder()), 3)
-    own = candidate_embeddings(lay_out(classes, 24, 3), 24, banks).flatten(0, 1)
+    nearest = nearest_classes(TARGETS, label_embeddings(Classy.class_names, TinyEmbedder()), 3)
+    own = embed_candidates(lay_out(nearest, 24, 3), 24, banks).flatten(0, 1)
     settings = Settings(candidates=24, labels=(1,), seeds=1, seed=3)
     rows = study(banks, PROMPTS, TARGETS, settings, Real(own, None)).record["rows"]
     assert rows[1]["frechet"]["mean"] == pytest.approx(0, abs=1e-4) and rows[0]["frechet"]["mean"] > 0.01
@@ -118,6 +118,7 @@ def test_the_report_tells_the_record(made):
 
 
 def test_pictures_of_the_best_images_come_with_their_scores(made, banks):
+    assert made.shown == [text for text, _ in PROMPTS]
     assert made.images.shape == (3, 3, 3, 8, 8) and made.scores.shape == (3, 3)
     for column in range(3):
         embeddings = TinyEmbedder().embed_images(made.images[:, column])
