@@ -62,8 +62,9 @@ def generate(
         chunk: Images made at once; fewer need less memory. It is halved where memory runs out.
         template: Put around each text, as "a photograph of {}".
         negative: What not to draw: a prompt that guidance leads away from.
-        rank: Another CLIP to choose among the candidates by, one the prior does not know: a yaml file as in
-            configs/embedder/, a folder, MODEL/TAG of open_clip, or hf-hub:owner/name (default: the prior's own).
+        rank: What to choose among the candidates by (default: the prior's own CLIP): augclip, the same over random
+            views of each; or another CLIP, one the prior does not know: a yaml file as in configs/embedder/, a folder,
+            MODEL/TAG of open_clip, or hf-hub:owner/name.
         spacing: Timesteps uniform in t, or in lambda, the log of the signal-to-noise ratio (default: as the sampler
             is used to).
         eta: Fresh noise of ddim, 0 to 1.
@@ -79,7 +80,7 @@ def generate(
     mixtures = read_mixtures(texts, template)
     negatives = [] if negative is None else read_mixtures([negative])
     folder = choose_folder(out, slug(texts[0]), overwrite)
-    from clip2latent.ranking import load_ranker, rank_by
+    from clip2latent.ranking import AUGCLIP, augclip, load_ranker, rank_by
     from clip2latent.results import save_samples
     from clip2latent.spec import ModelSpec
     from clip2latent.text2image import Sampling, TextToImage, count_candidates
@@ -97,7 +98,9 @@ def generate(
     pipeline = TextToImage.from_pretrained(checkpoint)
     models = pipeline.identities()
     ranking = None
-    if rank is not None:
+    if rank == AUGCLIP:
+        ranking = rank_by(pipeline.embedder, pipeline.device, augclip(seed=seed, chunk=chunk))
+    elif rank is not None:
         judge = load_ranker(rank).to(pipeline.device)
         models["rank"] = ModelSpec.of(rank, {}, judge).to_dict()
         ranking = rank_by(judge, pipeline.device)

@@ -28,7 +28,7 @@ def clip_objective(embedder: Embedder, targets: Tensor) -> Objective:
     targets = _unit(targets, embedder)
 
     def loss(images: Tensor) -> Tensor:
-        return 1 - (embedder.embed_images(images) * _checked(targets, images)).sum(-1)
+        return 1 - (F.normalize(embedder.embed_images(images), dim=-1) * _checked(targets, images)).sum(-1)
 
     return loss
 
@@ -71,7 +71,7 @@ def augclip_objective(
     chunk = min(chunk, getattr(embedder, "chunk", chunk))
 
     def term(images: Tensor, targets: Tensor, part: Views, size: int) -> Tensor:
-        embeddings = embedder.embed_images(apply_views(images, part, size).flatten(0, 1))
+        embeddings = F.normalize(embedder.embed_images(apply_views(images, part, size).flatten(0, 1)), dim=-1)
         return (embeddings.unflatten(0, (len(images), -1)) * targets[:, None]).sum((1, 2)) / -views
 
     def loss(images: Tensor) -> Tensor:

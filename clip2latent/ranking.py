@@ -15,27 +15,65 @@ from clip2latent.embedders import load_embedder, load_open_clip
 from clip2latent.interfaces import Embedder, Objective
 from clip2latent.metrics import clip_score
 from clip2latent.mixtures import Mixture
+from clip2latent.objectives import augclip_objective
 from clip2latent.samples import Chunk
 from clip2latent.spec import ModelSpec
+
+AUGCLIP = "augclip"
 
 Ranking = Callable[[Sequence[Mixture]], Sequence[Objective]]
 """P mixtures -> an objective for each; the candidates of lowest loss are kept, and 1 - loss is their score."""
 
 
-def rank_by(embedder: Embedder, device: torch.device | str = "cpu") -> Ranking:
-    """Returns the ranking by an embedder's cosine between image and prompt, or mean of a mixture's parts.
+def rank_by(
+    embedder: Embedder,
+    device: torch.device | str = "cpu",
+    make: Callable[[Embedder, Tensor], Objective] | None = None,
+) -> Ranking:
+    """Returns the ranking by how near an image is to its prompt, or to the mean of a mixture's parts.
 
     A CLIP that the prior is not conditioned on cannot be flattered by what the prior learnt of its own.
 
     Args:
         embedder: of any width.
         device: where it is.
+        make: (embedder, target [E]) -> an objective, such as `augclip`'s; None for `cosine_objective`.
     """
 
     def objectives(mixtures: Sequence[Mixture]) -> list[Objective]:
-        return [_cosine_objective(embedder, target.to(device)) for target in embed_targets(embedder, mixtures, device)]
+        return [
+            (make or cosine_objective)(embedder, target.to(device))
+            for target in embed_targets(embedder, mixtures, device)
+        ]
 
     return objectives
+
+
+def cosine_objective(embedder: Embedder, target: Tensor) -> Objective:
+    """Returns the objective 1 - cosine of an image's embedding and a target [E], of any norms."""
+
+    def loss(images: Tensor) -> Tensor:
+        return 1 - F.cosine_similarity(embedder.embed_images(images), target[None], dim=-1)
+
+    return loss
+
+
+def augclip(views: int = 16, seed: int = 0, chunk: int = 64) -> Callable[[Embedder, Tensor], Objective]:
+    """Returns what makes AugCLIP objectives for `rank_by`: the mean over views that are the same for all images.
+
+    An image that is good for CLIP in one view only does not come first (FuseDream, arXiv:2112.01573, section 3.1).
+
+    Args:
+        views: of each image.
+        seed: of the views.
+        chunk: views embedded at once.
+    """
+
+    def make(embedder: Embedder, target: Tensor) -> Objective:
+        rng = torch.Generator().manual_seed(seed)
+        return augclip_objective(embedder, target, views=views, rng=rng, chunk=chunk, fixed=True)
+
+    return make
 
 
 def chunk_scores(
@@ -82,13 +120,6 @@ def load_ranker(source: str) -> Embedder:
             " ViT-B-32-quickgelu/openai, or hf-hub:owner/name"
         )
     return load_open_clip(model, tag)
-
-
-def _cosine_objective(embedder: Embedder, target: Tensor) -> Objective:
-    def loss(images: Tensor) -> Tensor:
-        return 1 - F.cosine_similarity(embedder.embed_images(images), target[None], dim=-1)
-
-    return loss
 
 
 def _from_yaml(path: Path) -> Embedder:

@@ -100,6 +100,13 @@ def test_another_clip_chooses_and_is_named(places, capsys):
     assert "warning: --rank names the CLIP that the prior is conditioned on" in capsys.readouterr().err
 
 
+def test_augclip_chooses(places, capsys):
+    record = generate(places, "a hat", "--rank", "augclip")
+    assert "scores by augclip" in capsys.readouterr().out and record["options"]["rank"] == "augclip"
+    plain = generate(places, "a hat", out="plain")
+    assert [entry["score"] for entry in record["images"]] != [entry["score"] for entry in plain["images"]]
+
+
 def test_every_option_and_model_is_in_the_file(places):
     words = ["--sampler=ddim", "--eta=0.5", "--spacing=lambda", "--guidance-interval=[5,40]", "--guidance-limit=3"]
     generate(places, "a hat", *words, "--guidance-rescale=0.5", "--seed=4", "--steps=6", "--truncation=0.9")

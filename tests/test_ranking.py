@@ -4,8 +4,9 @@ import pytest
 import torch
 from tiny_models import TinyEmbedder
 
+from clip2latent.augment import Augment, apply_views
 from clip2latent.mixtures import read_mixtures
-from clip2latent.ranking import chunk_scores, load_ranker, rank_by
+from clip2latent.ranking import augclip, chunk_scores, load_ranker, rank_by
 from clip2latent.samples import Chunk
 
 PROMPTS = ["a hat", "night | a dog::2"]
@@ -32,6 +33,18 @@ def test_the_priors_own_embedder_ranks_as_no_ranking_does():
     mixtures = read_mixtures(PROMPTS[:1] * 2)
     plain = chunk_scores(part, same.embed_text(PROMPTS[:1] * 2), None, "cpu")
     torch.testing.assert_close(chunk_scores(part, torch.empty(0), rank_by(same)(mixtures), "cpu"), plain)
+
+
+def test_augclip_ranks_by_the_mean_over_the_same_views_of_every_image():
+    part, embedder = chunk(6), TinyEmbedder()
+    objectives = rank_by(embedder, make=augclip(views=5, seed=3))(read_mixtures(PROMPTS[:1] * 2))
+    scores = chunk_scores(part, torch.empty(0), objectives, "cpu")
+    views = Augment().draw(5, torch.Generator().manual_seed(3))
+    seen = apply_views(part.images, views, getattr(embedder, "resolution", 8))
+    mean = embedder.embed_images(seen.flatten(0, 1)).unflatten(0, (6, 5)).mean(1)
+    torch.testing.assert_close(scores, (mean * embedder.embed_text(PROMPTS[:1])).sum(-1))
+    alone = Chunk(*(tensor[2:3] for tensor in part))
+    torch.testing.assert_close(chunk_scores(alone, torch.empty(0), objectives, "cpu"), scores[2:3])
 
 
 def test_a_yaml_file_names_an_embedder(tmp_path):
