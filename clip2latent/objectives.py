@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from math import ceil
 from typing import Any
 
 import torch
@@ -78,12 +79,11 @@ def augclip_objective(
         each = _checked(targets, images).expand(len(images), -1)
         drawn = augment.draw(views, rng) if kept is None else kept
         size = getattr(embedder, "resolution", images.shape[-1])
-        losses = []
-        num = max(1, chunk // views)
+        # As many parts as there must be, of nearly the same size: a remainder of a few views is slow.
+        parts = drawn.split(ceil(views / ceil(views / chunk)))
+        num, losses = max(1, chunk // views), []
         for some, own in zip(images.split(num), each.split(num), strict=True):
-            losses.append(
-                1 + _summed(some, [partial(term, targets=own, part=p, size=size) for p in drawn.split(chunk)])
-            )
+            losses.append(1 + _summed(some, [partial(term, targets=own, part=part, size=size) for part in parts]))
         return torch.cat(losses)
 
     return loss
