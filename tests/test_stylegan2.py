@@ -7,7 +7,7 @@ import torch
 from golden_cases import golden
 
 from benchmarks import stylegan2 as benchmark
-from clip2latent.generators import stylegan2
+from clip2latent.generators import stylegan2, stylegan2_layers
 from clip2latent.generators.stylegan2 import StyleGAN2, from_official
 from clip2latent.generators.stylegan2_layers import ACTIVATIONS, demodulation, low_pass, resampling_filter, upsample
 
@@ -21,8 +21,10 @@ def official(case):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("winograd", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_agrees_with_the_official_code(case):
+def test_agrees_with_the_official_code(case, winograd, monkeypatch):
+    monkeypatch.setattr(stylegan2_layers, "WINOGRAD_CHANNELS", 1 if winograd else 10**6)
     network, io, cutoff = official(case)
     z, c = io["z"], io.get("c")
     ws = {

@@ -1,9 +1,10 @@
 """StyleGAN2 (Karras et al. 2020, arXiv:1912.04958), in pure PyTorch.
 
 Constructor arguments, parameter names and function are those of the official code (NVlabs/stylegan3,
-training/networks_stylegan2.py), so that official weights load strictly. Two things are done differently, with
+training/networks_stylegan2.py), so that official weights load strictly. Three things are done differently, with
 equal results: a modulated convolution scales its input and output instead of building one weight per image, so that
-one dense convolution serves the whole batch; and noise is an argument instead of a mode of the random state.
+one dense convolution serves the whole batch; on a CPU, without gradients, a frozen network's convolutions take the
+forms of frozen_conv.py; and noise is an argument instead of a mode of the random state.
 """
 
 from __future__ import annotations

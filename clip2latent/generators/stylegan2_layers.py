@@ -9,8 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip2latent.generators import frozen_conv
+
 SQRT_HALF = math.sqrt(0.5)
 LRELU_GAIN = math.sqrt(2)
+# Winograd's convolution is the faster one from so many channels and so large a side on.
+WINOGRAD_CHANNELS, WINOGRAD_SIDE = 256, 8
 
 
 # The official code's activations by name, each with the gain that keeps the variance. They may overwrite x where no
@@ -150,6 +154,13 @@ class SynthesisLayer(nn.Module):
             self.register_buffer("noise_const", torch.randn(resolution, resolution))
             self.noise_strength = nn.Parameter(torch.zeros([]))
         self.bias = nn.Parameter(torch.zeros(outputs))
+        winograd = kernel_size == 3 and min(inputs, outputs) >= WINOGRAD_CHANNELS and resolution >= WINOGRAD_SIDE
+        kept = frozen_conv.for_winograd if winograd else frozen_conv.for_conv
+        self.frozen = frozen_conv.Kept(frozen_conv.for_transposed if up == 2 else kept)
+
+    def _apply(self, *args, **kwargs) -> SynthesisLayer:
+        self.frozen.clear()
+        return super()._apply(*args, **kwargs)
 
     def forward(
         self, x: Tensor, w: Tensor, noise_mode: str = "const", rng: torch.Generator | None = None, gain: float = 1.0
@@ -158,13 +169,16 @@ class SynthesisLayer(nn.Module):
         if x.dtype == torch.float16:
             weight, styles = keep_in_range(weight, styles)
         x = x * styles.to(x.dtype)[:, :, None, None]
+        weight, norms = self.frozen(weight) if frozen_conv.applies(x, weight) else (weight, weight)
         if self.up == 2:
             x = up_conv(x, weight.to(x.dtype), self.resample_filter)
+        elif weight.ndim == 3:
+            x = frozen_conv.winograd_conv(x, weight)
         else:
             x = F.conv2d(x, weight.to(x.dtype), padding=weight.shape[-1] // 2)
         function, own_gain = ACTIVATIONS[self.activation]
         early, late = (own_gain * gain, 1.0) if self.activation in HOMOGENEOUS else (1.0, own_gain * gain)
-        scale = (early * demodulation(weight, styles)).to(x.dtype)[:, :, None, None]
+        scale = (early * demodulation(norms, styles)).to(x.dtype)[:, :, None, None]
         bias = (early * self.bias).to(x.dtype)[:, None, None]
         x = torch.addcmul(bias, x, scale, out=None if torch.is_grad_enabled() else x)
         if self.use_noise and noise_mode != "none":
