@@ -154,14 +154,18 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {platform.machine()}, {options.threads} thread(s), float32", flush=True)
+    # First, for a process inherits its parent's peak.
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        peaks = pool.map(peak_gib, FORMS, chunksize=1)
+    print(
+        "peak memory: " + ", ".join(f"{form} {peak:.1f} GiB" for form, peak in zip(FORMS, peaks, strict=True)),
+        flush=True,
+    )
     augmentations = build_augmentations(VIEWS)
     check_same_function(augmentations)
     report(f"augmentation of {VIEWS} views with its gradient", seconds(augmentations, options.rounds))
     embedder = build_embedder()
     report("iteration", seconds({form: build_iteration(form, embedder) for form in FORMS}, options.rounds))
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        peaks = pool.map(peak_gib, FORMS, chunksize=1)
-    print("peak memory: " + ", ".join(f"{form} {peak:.1f} GiB" for form, peak in zip(FORMS, peaks, strict=True)))
 
 
 def report(name: str, best: dict[str, float]) -> None:
