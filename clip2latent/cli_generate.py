@@ -90,9 +90,9 @@ def generate(
     plan = None
     if refine is not None:
         from clip2latent.refine import Refining
-        from clip2latent.refinement import Plan
+        from clip2latent.refinement import LR, Plan
 
-        plan = Plan(num, refining=Refining(refine, seed=seed, chunk=chunk))
+        plan = Plan(num, refining=Refining(refine, LR, seed=seed, chunk=chunk))
     kept = num if plan is None else num * plan.basis
     candidates = count_candidates(kept, candidates)
     pipeline = TextToImage.from_pretrained(checkpoint)

@@ -8,20 +8,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clip2latent.cli_generate import warn_of_unknown_words
 from clip2latent.outputs import choose_folder, slug
 from clip2latent.progress import progress_bar
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from clip2latent.refine_files import Run
-    from clip2latent.refine_state import State
-    from clip2latent.refinement import Plan
-    from clip2latent.samples import Samples
-    from clip2latent.text2image import TextToImage
 
 STEPS = 100
 SAVE_EVERY = 60.0
@@ -36,7 +27,7 @@ def refine(
     views: int = 16,
     towards: str | None = None,
     weights: str = "shared",
-    lr: float = 0.005,
+    lr: float = 0.02,
     space: str | None = None,
     pull: float = 0.0,
     pull_to: str = "sample",
@@ -66,7 +57,7 @@ def refine(
         views: Augmented views that an image is judged by at each step; more are slower and steadier.
         towards: The prompt to refine towards, for results of other prompts or of none (default: their own).
         weights: shared, one for each candidate in the mixture, or each, one for each of their numbers.
-        lr: How far a step goes, in standard deviations of the latents.
+        lr: How far a step goes, in standard deviations of the latents; for a thousand steps, 0.005.
         space: w+ lets each layer of a StyleGAN have a w of its own: higher scores, less like the generator's images.
         pull: How strongly images are held back, such as 0.1; 0 is not at all.
         pull_to: Where to: sample, each image's best candidate, or mean, the average image.
@@ -116,7 +107,7 @@ def refine(
 
 
 def refine_samples(
-    pipeline: TextToImage, samples: Samples, plan: Plan, folder: Path, options: dict[str, Any], models: dict[str, Any]
+    pipeline: Any, samples: Any, plan: Any, folder: Path, options: dict[str, Any], models: dict[str, Any]
 ) -> None:
     """Refines samples and writes the results, as the command does.
 
@@ -134,9 +125,7 @@ def refine_samples(
     carry_out(pipeline, Run(task_of(pipeline, samples, plan), plan, options | {"num": plan.num}, models), folder)
 
 
-def carry_out(
-    pipeline: TextToImage, run: Run, folder: Path, every: int | None = None, state: State | None = None
-) -> None:
+def carry_out(pipeline: Any, run: Any, folder: Path, every: int | None = None, state: Any = None) -> None:
     """Refines, watched, and writes the results; ends the process with code 130 where the user interrupted it.
 
     Args:
@@ -177,11 +166,11 @@ def carry_out(
 class _Watch:
     """Shows how far a refinement is, saves it from time to time, and draws pictures of it when asked."""
 
-    def __init__(self, pipeline: TextToImage, run: Run, folder: Path, every: int | None, bar: Any, done: int) -> None:
+    def __init__(self, pipeline: Any, run: Any, folder: Path, every: int | None, bar: Any, done: int) -> None:
         self.pipeline, self.run, self.folder, self.every = pipeline, run, folder, every
         self.bar, self.seen, self.saved = bar, done, time.monotonic()
 
-    def __call__(self, state: State) -> None:
+    def __call__(self, state: Any) -> None:
         step, new = int(state.step), int(state.step) - self.seen
         self.bar.update(new * len(state.losses))
         self.bar.set_postfix(score=f"{1 - float(state.last.mean()):.4f}", best=f"{1 - float(state.losses.mean()):.4f}")
@@ -191,7 +180,7 @@ class _Watch:
         if time.monotonic() - self.saved > SAVE_EVERY:
             self.save(state)
 
-    def draw(self, state: State) -> None:
+    def draw(self, state: Any) -> None:
         from clip2latent.images import grid, save_png
         from clip2latent.latents import expand
         from clip2latent.redraw import redraw
@@ -205,7 +194,7 @@ class _Watch:
         self.folder.mkdir(parents=True, exist_ok=True)
         save_png(sheet, self.folder / PICTURE.format(int(state.step)), {"options": self.run.options})
 
-    def save(self, state: State) -> None:
+    def save(self, state: Any) -> None:
         from clip2latent.refine_files import save_run
 
         save_run(self.folder, self.run, state)
@@ -230,7 +219,7 @@ def _go_on(resume: str, sources: Sequence[str], steps: int | None, every: int | 
     carry_out(pipeline, run, Path(resume), every, state)
 
 
-def _candidates(pipeline: TextToImage, read: Sequence[Any], drawing: Any) -> list[tuple[str, Tensor]]:
+def _candidates(pipeline: Any, read: Sequence[Any], drawing: Any) -> list[tuple[str, Any]]:
     """Returns each prompt of each source and its latents [N, L, D], best first."""
     from clip2latent.starts import gather
 

@@ -21,6 +21,8 @@ from clip2latent.samples import Samples
 from clip2latent.sampling import check_at_least
 from clip2latent.text2image import TextToImage
 
+LR = 0.02
+"""Learning rate for a hundred steps; the paper's 0.005 is for a thousand."""
 PULLS = ("sample", "mean")
 SPACES = (None, "w+")
 
@@ -44,7 +46,7 @@ class Plan:
     views: int = 16
     space: str | None = None
     pull_to: str = "sample"
-    refining: Refining = field(default_factory=Refining)
+    refining: Refining = field(default_factory=lambda: Refining(lr=LR))
 
     def __post_init__(self) -> None:
         check_at_least(1, num=self.num, basis=self.basis, views=self.views)

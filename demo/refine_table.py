@@ -16,7 +16,7 @@ from typing import Any
 
 from demo.make import ROOT
 
-MARKS = {"refined": (25, 50, 100, 250), "same": (25, 50, 100, 250), "fusedream": (100, 250, 500, 1000)}
+MARKS = {"refined": (25, 50, 100, 250), "same": (25, 50, 100), "fusedream": (100, 250, 500, 1000)}
 DIRECT = (100, 1000)
 CANDIDATES, BASIS, RANDOM = 16, 5, 1000
 UNSEEN = 64
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, required=True, help="folder of what is done")
     parser.add_argument("--out", type=Path, required=True, help="the result: this name with .md, .json and .png")
     parser.add_argument("--prompts", type=Path, default=ROOT / "configs/prompts/demo.jsonl", help="with attributes")
-    parser.add_argument("--count", type=int, default=16, help="prompts taken of the file")
+    parser.add_argument("--count", type=int, default=12, help="prompts taken of the file")
     parser.add_argument("--views", type=int, default=8, help="of an image at each step")
     parser.add_argument("--lr", type=float, default=0.02, help="learning rate, but for FuseDream's own, 0.005")
     parser.add_argument("--preset", choices=("full", "smoke"), default="full", help="smoke: few steps, for tests")
