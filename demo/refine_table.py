@@ -9,15 +9,20 @@ Label-guided search needs a generator of classes and has no row: the avatars' ha
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from demo.make import ROOT
 
-MARKS = {"refined": (25, 50, 100, 250), "same": (25, 50, 100), "fusedream": (100, 250, 500, 1000)}
-DIRECT = (100, 1000)
+MARKS = {
+    "refined": (25, 50, 100, 250),
+    "same": (25, 50, 100),
+    "direct": (100, 1000),
+    "fusedream": (100, 250, 500, 1000),
+}
 CANDIDATES, BASIS, RANDOM = 16, 5, 1000
 UNSEEN = 64
 """Views that images are scored by, seen by no way."""
@@ -32,9 +37,8 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from clip2latent.prompts import read_prompts
-    from clip2latent.refine import Refining
     from clip2latent.text2image import TextToImage
-    from demo.refine_ways import CHECK, Found, Setting, check_work, from_bank, from_prior, optimised
+    from demo.refine_ways import NotDone, Setting, check_work
 
     torch.set_num_threads(1)
     prompts = [prompt for prompt in read_prompts(options.prompts) if prompt.attributes][: options.count]
@@ -42,44 +46,56 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"prompts: {options.prompts} names no attributes that a judge could look for")
     texts = [prompt.text for prompt in prompts]
     smoke = options.preset == "smoke"
-    marks = {key: (CHECK,) for key in MARKS} if smoke else MARKS
-    direct, random = ((CHECK,), 32) if smoke else (DIRECT, RANDOM)
     used = {"prompts": texts, "views": options.views, "lr": options.lr, "seed": options.seed, "preset": options.preset}
     check_work(options.work, used)
     pipeline = TextToImage.from_pretrained("demo", "cpu")
-    setting = Setting(pipeline, texts, pipeline.embed_text(texts), options.views, options.seed, options.work)
-    rows: list[tuple[str, str, Found]] = []
+    targets, rows = pipeline.embed_text(texts), []
+    setting = Setting(pipeline, texts, targets, options.views, options.seed, options.work, not options.report)
+    with contextlib.suppress(NotDone):
+        for found in ways(setting, options.lr, smoke):
+            rows += found
+            write_report(options.out, setting, prompts, rows, used)
+    print(f"{options.out}.md, {options.out}.json, {options.out}.png" if rows else "nothing is done yet")
 
-    def refining(steps: int, lr: float) -> Refining:
-        return Refining(steps, lr, patience=None, check=CHECK, seed=options.seed)
 
-    def add(key: str, name: str, found: Sequence[Found], seconds: float, images: int) -> None:
-        for one in found:
-            whole = one._replace(seconds=one.seconds + seconds, images=one.images + images)
-            rows.append((key, name.format(steps=one.steps), whole))
+def ways(setting: Any, lr: float, smoke: bool) -> Iterator[list[tuple[str, str, Any]]]:
+    """Yields each way's rows, (key, name, Found).
 
-    def report() -> None:
-        write_report(options.out, setting, prompts, rows, used)
+    Args:
+        setting: a `refine_ways.Setting`.
+        lr: learning rate of all but FuseDream.
+        smoke: few steps and images, for tests.
+    """
+    from clip2latent.refine import Refining
+    from demo.refine_ways import CHECK, Found, from_bank, from_prior, optimised
+
+    marks = {key: (CHECK,) for key in MARKS} if smoke else MARKS
+    random = 32 if smoke else RANDOM
+
+    def refined(key: str, name: str, basis: Any, cost: Found, rate: float = lr) -> list[tuple[str, str, Any]]:
+        refining = Refining(marks[key][-1], rate, patience=None, check=CHECK, seed=setting.seed)
+        found = optimised(setting, key, basis, refining, marks[key], plain=key == "direct")
+        return [
+            (
+                key,
+                f"{name} + {one.steps} steps",
+                one._replace(seconds=one.seconds + cost.seconds, images=one.images + cost.images),
+            )
+            for one in found
+        ]
 
     prior, seconds = from_prior(setting, CANDIDATES, BASIS)
-    add("prior", f"prior, best of {CANDIDATES}", [Found(0, 0, 0.0, prior[:, 0])], seconds, CANDIDATES)
-    found = optimised(setting, "refined", prior, refining(marks["refined"][-1], options.lr), marks["refined"])
-    add("refined", "prior + {steps} steps", found, seconds, CANDIDATES)
-    report()
+    cost = Found(0, CANDIDATES, seconds, prior[:, 0])
+    yield [("prior", f"prior, best of {CANDIDATES}", cost)]
+    yield refined("refined", "prior", prior, cost)
     bank, seconds = from_bank(setting, random, BASIS)
-    found = optimised(setting, "same", bank, refining(marks["same"][-1], options.lr), marks["same"])
-    add("same", f"best {BASIS} of {random} random + {{steps}} steps", found, seconds, random)
-    report()
-    found = optimised(setting, "direct", bank[:, :1], refining(direct[-1], options.lr), direct, plain=True)
-    add("direct", f"plain CLIP, one w, best of {random} random + {{steps}} steps", found, seconds, random)
-    report()
-    found = optimised(setting, "fusedream", bank, refining(marks["fusedream"][-1], 5e-3), marks["fusedream"])
-    add("fusedream", f"FuseDream: best {BASIS} of {random} random + {{steps}} steps", found, seconds, random)
+    cost = Found(0, random, seconds, bank[:, 0])
+    yield refined("same", f"best {BASIS} of {random} random", bank, cost)
+    yield refined("direct", f"plain CLIP, one w, best of {random} random", bank[:, :1], cost)
+    yield refined("fusedream", f"FuseDream: best {BASIS} of {random} random", bank, cost, 5e-3)
     drawn = random + marks["fusedream"][-1]
     searched, seconds = from_bank(setting, drawn, 1)
-    add("random", f"random search, best of {drawn}", [Found(0, 0, 0.0, searched[:, 0])], seconds, drawn)
-    report()
-    print(f"{options.out}.md, {options.out}.json, {options.out}.png")
+    yield [("random", f"random search, best of {drawn}", Found(0, drawn, seconds, searched[:, 0]))]
 
 
 def write_report(out: Path, setting: Any, prompts: Sequence[Any], rows: Sequence[Any], used: dict[str, Any]) -> None:
@@ -114,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lr", type=float, default=0.02, help="learning rate, but for FuseDream's own, 0.005")
     parser.add_argument("--preset", choices=("full", "smoke"), default="full", help="smoke: few steps, for tests")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report", action="store_true", help="write what there is, and do nothing more")
     try:
         run(parser.parse_args(arguments))
     except KeyboardInterrupt:

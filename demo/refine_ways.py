@@ -51,6 +51,7 @@ class Setting(NamedTuple):
         views: of an image at each step, and as many held out.
         seed: of everything.
         work: folder of what is done.
+        go: do what is not done yet; else only read what is.
     """
 
     pipeline: TextToImage
@@ -59,6 +60,11 @@ class Setting(NamedTuple):
     views: int
     seed: int
     work: Path
+    go: bool = True
+
+
+class NotDone(Exception):
+    """A way that has not been begun, where nothing is to be done."""
 
 
 def from_prior(setting: Setting, candidates: int, keep: int) -> tuple[Tensor, float]:
@@ -68,7 +74,7 @@ def from_prior(setting: Setting, candidates: int, keep: int) -> tuple[Tensor, fl
         options = {"num": keep, "candidates": candidates, "seed": setting.seed}
         return setting.pipeline.generate(setting.prompts, **options).latents
 
-    return _kept(setting.work / f"prior-{candidates}.safetensors", make)
+    return _kept(setting, f"prior-{candidates}.safetensors", make)
 
 
 def from_bank(setting: Setting, images: int, keep: int) -> tuple[Tensor, float]:
@@ -79,7 +85,7 @@ def from_bank(setting: Setting, images: int, keep: int) -> tuple[Tensor, float]:
         banks = Banks(pipeline.generator, pipeline.embedder, None, pipeline.device)
         return banks.of(setting.seed).pick(setting.targets.cpu(), images, keep).latents
 
-    return _kept(setting.work / f"bank-{images}.safetensors", make)
+    return _kept(setting, f"bank-{images}.safetensors", make)
 
 
 def optimised(
@@ -103,7 +109,7 @@ def optimised(
         objective = augclip_objective(pipeline.embedder, setting.targets, rng=rng, **common)
         held_out = augclip_objective(pipeline.embedder, setting.targets, rng=held, fixed=True, **common)
     track = _Track(setting.work / f"{key}.safetensors", marks)
-    if track.state is None or int(track.state.step) < marks[-1]:
+    if setting.go and (track.state is None or int(track.state.step) < marks[-1]):
         _optimise(setting, basis, refining, objective, held_out, track, rng)
     return [
         Found(mark, mark, track.seconds[mark], space.expand(tokens).cpu())
@@ -175,9 +181,12 @@ def check_work(work: Path, settings: dict[str, Any]) -> None:
     path.write_text(json.dumps(settings, indent=1) + "\n")
 
 
-def _kept(path: Path, make: Callable[[], Tensor]) -> tuple[Tensor, float]:
+def _kept(setting: Setting, name: str, make: Callable[[], Tensor]) -> tuple[Tensor, float]:
     """Returns latents and the seconds they took, made once."""
+    path = setting.work / name
     if not path.is_file():
+        if not setting.go:
+            raise NotDone(name)
         began = time.process_time()
         latents = make().cpu().contiguous()
         seconds = torch.tensor(time.process_time() - began, dtype=torch.float64)

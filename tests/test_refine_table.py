@@ -73,6 +73,18 @@ def test_the_prior_and_the_bank_are_drawn_once(setting, monkeypatch):
     assert refine_ways.from_prior(setting, 4, 2)[0].equal(latents)
 
 
+def test_what_is_not_done_is_not_done_for_a_report(setting):
+    asked = setting._replace(go=False)
+    with pytest.raises(refine_ways.NotDone):
+        refine_ways.from_prior(asked, 4, 2)
+    basis, _ = refine_ways.from_bank(setting, 8, 2)
+    assert refine_ways.from_bank(asked, 8, 2)[0].equal(basis)
+    refining = Refining(50, 0.02, check=25)
+    assert refine_ways.optimised(asked, "way", basis, refining, (25, 50)) == []
+    refine_ways.optimised(setting, "way", basis, refining, (25,))
+    assert [found.steps for found in refine_ways.optimised(asked, "way", basis, refining, (25, 50))] == [25]
+
+
 def test_a_work_folder_of_other_settings_is_refused(tmp_path, capsys):
     refine_ways.check_work(tmp_path, {"seed": 0})
     refine_ways.check_work(tmp_path, {"seed": 0})
