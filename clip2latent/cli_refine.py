@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -83,27 +83,34 @@ def refine(
     from clip2latent.refine_files import Run
     from clip2latent.refinement import Plan, make_task
     from clip2latent.starts import Drawing, checkpoint_of, described, read_sources
-    from clip2latent.text2image import TextToImage
 
     refining = Refining(STEPS if steps is None else steps, lr, weights, noise, pull, patience, seed=seed, chunk=chunk)
     plan = Plan(num, basis, views, space, pull_to, refining)
     kept = num * basis if candidates is None else min(num * basis, candidates)
     drawing = Drawing(kept, candidates, guidance, sampling_steps, seed, chunk)
     read = read_sources(sources)
-    unnamed = [source.text for source in read if source.saved and source.saved.checkpoint is None]
+    unnamed = [
+        source.text for source in read if source.saved and not (source.saved.checkpoint or source.saved.generator)
+    ]
     if unnamed and towards is None:
         raise ValueError(f"{unnamed[0]} does not say what its images should show: give the prompt by --towards")
     _check_every(every)
-    checkpoint = checkpoint or checkpoint_of(read)
     first = Path(sources[0]).name if os.path.exists(sources[0]) else sources[0]
     folder = choose_folder(out, f"refine-{slug(towards or first, 40)}", overwrite)
-    pipeline = TextToImage.from_pretrained(checkpoint)
+    named = None if checkpoint else _models_of(read)
+    checkpoint = None if named else checkpoint or checkpoint_of(read)
+    pipeline = _load(checkpoint, named)
     found = _candidates(pipeline, read, drawing)
     prompts = [label if towards is None else towards for label, _ in found]
     warn_of_unknown_words(pipeline.embedder, prompts)
     task = make_task(pipeline, prompts, [latents for _, latents in found], plan)
-    options = described("refine", pipeline, sources, checkpoint, drawing) | {"num": num, "towards": towards}
-    carry_out(pipeline, Run(task, plan, options, pipeline.identities()), folder, every)
+    if named:
+        options = {"command": "refine", "sources": list(sources), **named, "seed": seed}
+    else:
+        options = described("refine", pipeline, sources, checkpoint, drawing)
+    carry_out(
+        pipeline, Run(task, plan, options | {"num": num, "towards": towards}, pipeline.identities()), folder, every
+    )
 
 
 def refine_samples(
@@ -203,7 +210,6 @@ class _Watch:
 
 def _go_on(resume: str, sources: Sequence[str], steps: int | None, every: int | None, checkpoint: str | None) -> None:
     from clip2latent.refine_files import check_same_models, load_run
-    from clip2latent.text2image import TextToImage
 
     if sources:
         raise ValueError(f"--resume goes on with what {resume} holds: leave {sources[0]!r} out")
@@ -214,9 +220,36 @@ def _go_on(resume: str, sources: Sequence[str], steps: int | None, every: int | 
     if int(state.step) >= refining.steps:
         raise ValueError(f"{resume} has done {int(state.step)} of {refining.steps} steps: give more by --steps")
     run = run._replace(plan=replace(run.plan, refining=refining))
-    pipeline = TextToImage.from_pretrained(checkpoint or run.options.get("checkpoint") or "demo")
+    checkpoint = checkpoint or run.options.get("checkpoint")
+    pipeline = _load(checkpoint, None if checkpoint else run.options)
     check_same_models(run.models, pipeline.identities(), resume)
     carry_out(pipeline, run, Path(resume), every, state)
+
+
+def _models_of(read: Sequence[Any]) -> dict[str, str] | None:
+    """Returns the generator and the embedder of results that no prior drew, such as a search's; None for others."""
+    from clip2latent.refine_files import recorded_models
+
+    found = [recorded_models(source.text) if source.saved else None for source in read]
+    if not any(found):
+        return None
+    if any(models != found[0] for models in found):
+        raise ValueError("results of a search can be refined together with results of the same models only")
+    return found[0]
+
+
+def _load(checkpoint: str | None, named: Mapping[str, Any] | None) -> Any:
+    """Loads a checkpoint's models, or a generator and an embedder by name."""
+    if checkpoint:
+        from clip2latent.text2image import TextToImage
+
+        return TextToImage.from_pretrained(checkpoint)
+    from clip2latent.cli_search import load_banks
+    from clip2latent.priorless import Priorless, sampled_space
+
+    banks, specs = load_banks(named["generator"], named["embedder"], "off", 1)
+    config = {name: spec.to_dict() for name, spec in specs.items()}
+    return Priorless(banks.generator, banks.embedder, sampled_space(banks.generator), banks.device, config)
 
 
 def _candidates(pipeline: Any, read: Sequence[Any], drawing: Any) -> list[tuple[str, Any]]:

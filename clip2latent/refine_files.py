@@ -100,6 +100,22 @@ def check_same_models(recorded: Mapping[str, Any], found: Mapping[str, Any], fol
             )
 
 
+def recorded_models(source: Path | str) -> dict[str, str] | None:
+    """Returns what results say of their {"generator", "embedder"} where they name no checkpoint; None for others.
+
+    Args:
+        source: a folder of results, or its file of latents.
+    """
+    path = Path(source)
+    path = (path if path.is_dir() else path.parent) / "results.json"
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))["options"]
+        named = {name: options[name] for name in ("generator", "embedder")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None if options.get("checkpoint") or not all(isinstance(name, str) for name in named.values()) else named
+
+
 def clear_run(folder: Path) -> None:
     """Removes what an earlier refinement left in a folder besides its results."""
     for path in [folder / RECORD, folder / STATE, *folder.glob("step-[0-9]*.png")]:

@@ -15,6 +15,7 @@ from clip2latent.edit import mean_latent
 from clip2latent.metrics import clip_score
 from clip2latent.mixtures import BLANK, read_mixtures
 from clip2latent.objectives import augclip_objective
+from clip2latent.priorless import Priorless
 from clip2latent.refine import HELD_OUT, Refined, Refining, entropy, refine
 from clip2latent.refine_state import State
 from clip2latent.samples import Samples
@@ -91,7 +92,11 @@ class Outcome(NamedTuple):
 
 
 def make_task(
-    pipeline: TextToImage, prompts: Sequence[str], candidates: Sequence[Tensor], plan: Plan, template: str = BLANK
+    pipeline: TextToImage | Priorless,
+    prompts: Sequence[str],
+    candidates: Sequence[Tensor],
+    plan: Plan,
+    template: str = BLANK,
 ) -> Task:
     """Deals each prompt's candidates out to its bases.
 
@@ -133,7 +138,7 @@ def refine_samples(
 
 
 def run_task(
-    pipeline: TextToImage,
+    pipeline: TextToImage | Priorless,
     task: Task,
     plan: Plan,
     progress: Callable[[State], Any] | None = None,
@@ -142,7 +147,7 @@ def run_task(
     """Refines all images of all prompts in one batch, and ranks each prompt's.
 
     Args:
-        pipeline: its generator and embedder.
+        pipeline: its generator, its embedder, and the space in whose deviations it goes.
         task: from `make_task`.
         plan: how.
         progress: see `refine`.
@@ -173,7 +178,7 @@ def run_task(
 
 
 @torch.no_grad()
-def _ranked(pipeline: TextToImage, task: Task, refined: Refined, chunk: int) -> Outcome:
+def _ranked(pipeline: TextToImage | Priorless, task: Task, refined: Refined, chunk: int) -> Outcome:
     prompts = len(task.prompts)
     images = torch.cat([pipeline.draw(part).cpu() for part in refined.latents.split(chunk)])
     found = torch.cat([pipeline.embedder.embed_images(part.to(pipeline.device)).cpu() for part in images.split(chunk)])

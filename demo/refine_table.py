@@ -91,11 +91,11 @@ def ways(setting: Any, lr: float, smoke: bool) -> Iterator[list[tuple[str, str, 
     bank, seconds = from_bank(setting, random, BASIS)
     cost = Found(0, random, seconds, bank[:, 0])
     yield refined("same", f"best {BASIS} of {random} random", bank, cost)
-    yield refined("direct", f"plain CLIP, one w, best of {random} random", bank[:, :1], cost)
     yield refined("fusedream", f"FuseDream: best {BASIS} of {random} random", bank, cost, 5e-3)
     drawn = random + marks["fusedream"][-1]
     searched, seconds = from_bank(setting, drawn, 1)
     yield [("random", f"random search, best of {drawn}", Found(0, drawn, seconds, searched[:, 0]))]
+    yield refined("direct", f"plain CLIP, one w, best of {random} random", bank[:, :1], cost)
 
 
 def write_report(out: Path, setting: Any, prompts: Sequence[Any], rows: Sequence[Any], used: dict[str, Any]) -> None:

@@ -250,3 +250,24 @@ def test_help_teaches_every_option(capsys):
         cli.main(["refine", "--help"])
     printed = capsys.readouterr().out
     assert not end.value.code and "--towards" in printed and "--resume" in printed
+
+
+def test_results_of_a_search_are_refined_without_a_prior(places, monkeypatch, capsys):
+    for name, kind in (("generator", "TinyGenerator"), ("clip", "TinyEmbedder")):
+        Path(f"{name}.yaml").write_text(f"class_path: tiny_models.{kind}\n")
+    models = ["--generator=generator.yaml", "--embedder=clip.yaml", "--bank=off"]
+    assert cli.main(["search", "a hat", "night", *models, "--num=4", "--candidates=20", "--out=found"]) == 0
+    assert cli.main(["refine", "found", *QUICK, "--out=out"]) == 0
+    record = json.loads(Path("out/results.json").read_text())
+    assert record["prompts"] == ["a hat", "night"] and "checkpoint" not in record["options"]
+    assert record["models"]["generator"]["class_path"] == "tiny_models.TinyGenerator"
+    assert tensors("out", "refining")["task.basis"].equal(tensors("found")["latents"][:, :2])
+    assert all(
+        entry["after"] > entry["before"] for entry in json.loads(Path("out/refining.json").read_text())["images"]
+    )
+    assert cli.main(["refine", "--resume=out", "--steps=25"]) == 0
+    assert cli.main(["refine", "out", *QUICK, "--out=again"]) == 0
+    assert json.loads(Path("again/results.json").read_text())["options"]["generator"] == "generator.yaml"
+    capsys.readouterr()
+    assert cli.main(["refine", "found", places["made"], *QUICK, "--out=mixed"]) == 2
+    assert "results of the same models only" in capsys.readouterr().err
