@@ -20,6 +20,7 @@ from clip2latent.cli_direction import direction
 from clip2latent.cli_edit import edit, interpolate, mix
 from clip2latent.cli_generate import generate, remake, warn_of_unknown_words
 from clip2latent.cli_refine import refine
+from clip2latent.cli_score import report, score, write_page
 from clip2latent.cli_search import search
 from clip2latent.cli_search_study import search_study
 from clip2latent.cli_share import export, push
@@ -81,14 +82,16 @@ def evaluate(
     pipeline = TextToImage.from_pretrained(checkpoint)
     warn_of_unknown_words(pipeline.embedder, [prompt.text for prompt in read])
     critic, world = evaluation.critics(read, judge)
-    report = evaluation.evaluate(pipeline, read, plan, sampling, critic, world, progress_bar)
+    measured = evaluation.evaluate(pipeline, read, plan, sampling, critic, world, progress_bar)
     options = {"checkpoint": checkpoint, "prompts": prompts, "judge": judge}
-    record = {"options": options, **report.record, **provenance(), "files": ["grid.png", "metrics.json"]}
+    files = ["grid.png", "metrics.json", "report.html"]
+    record = {"options": options, **measured.record, **provenance(), "files": files}
     with filled(folder, "metrics.json") as staging:
-        save_png(report.picture, staging / "grid.png", {"options": options})
+        save_png(measured.picture, staging / "grid.png", {"options": options})
         write_json(staging / "metrics.json", record)
-    print(reports.markdown(report.record))
-    print(f"\n{folder / 'metrics.json'}, {folder / 'grid.png'}")
+        write_page(staging)
+    print(reports.markdown(measured.record))
+    print(f"\n{', '.join(str(folder / name) for name in files)}")
 
 
 def convert(
@@ -174,6 +177,8 @@ def _parser() -> tuple[ArgumentParser, dict[str, _Command]]:
         search,
         direction,
         evaluate,
+        score,
+        report,
         sweep,
         search_study,
         convert,
@@ -213,6 +218,8 @@ _TEXTS: dict[str, dict[str, dict[str, Any]]] = {
     "mix": {"sources": {"nargs": "*", "help": 'What is kept and what is taken (or random): mix "a man" "a girl"'}},
     "interpolate": {"sources": {"nargs": "*", "help": 'Prompts, or results, in order: interpolate "a boy" "a man"'}},
     "compose": {"prompt": {"help": 'What the whole shows: compose "a red fish and a boat" --foreground "a red fish"'}},
+    "score": {"images": {"help": "A folder of pictures, whatever made them."}},
+    "report": {"folder": {"help": "A folder that evaluate, sweep or score wrote."}},
     "convert": {
         "source": {"help": "A file, a folder, an embedded generator's name, http(s)://... or hf://owner/name/file."},
         "out": {"help": "Output folder."},

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clip2latent.fidelity import Judge, fidelity
 from clip2latent.images import grid
-from clip2latent.metrics import accepted_values, clip_score, diversity, judge_accuracy
+from clip2latent.metrics import accepted_values, clip_score, diversity, judge_accuracy, mean_over_prompts
 from clip2latent.prompts import Prompt, check_prompts
 from clip2latent.references import World, best_of_each, drawn, random_latents, rendered, retrieve
 from clip2latent.report import gaps_closed
@@ -232,25 +232,17 @@ def _numbers(
     embeddings: Tensor, text: Tensor, seen: dict[str, Tensor], prompts: Sequence[Prompt], judge: Judge | None
 ) -> dict[str, Any]:
     """A row's measures, with standard errors over the prompts."""
-    numbers = _mean("clip_score", clip_score(embeddings, text).mean(1).tolist())
-    numbers |= _mean("diversity", diversity(embeddings).tolist() if embeddings.shape[1] > 1 else [])
+    numbers = mean_over_prompts("clip_score", clip_score(embeddings, text).mean(1).tolist())
+    numbers |= mean_over_prompts("diversity", diversity(embeddings).tolist() if embeddings.shape[1] > 1 else [])
     if judge is None:
-        return numbers | _mean("judge_accuracy", [])
+        return numbers | mean_over_prompts("judge_accuracy", [])
     found = judge_accuracy(seen, [prompt.attributes for prompt in prompts], judge.attributes)
-    numbers |= _mean("judge_accuracy", [value for value in found.by_prompt if value is not None])
+    numbers |= mean_over_prompts("judge_accuracy", [value for value in found.by_prompt if value is not None])
     return numbers | {
         "judge_accuracy": found.mean,
         "judge_accuracy_by_attribute": found.by_attribute,
         "judged_pairs": found.count,
     }
-
-
-def _mean(name: str, values: list[float]) -> dict[str, float | None]:
-    if not values:
-        return {name: None, f"{name}_stderr": None}
-    x = torch.tensor(values, dtype=torch.float64)
-    error = float(x.std() / math.sqrt(len(x))) if len(x) > 1 else None
-    return {name: float(x.mean()), f"{name}_stderr": error}
 
 
 def _models(pipeline: TextToImage, judge: Judge | None) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from torch.nn import functional
 ANY = "any"
 """A prompt's value for an attribute that is there but not said which: everything but `NONE` is right."""
 NONE = "none"
+ROWS = 4096
+"""Rows of features that are taken to float64 at once."""
 
 
 def clip_score(image_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
@@ -148,9 +150,21 @@ def accepted_values(attribute: str, value: str, values: Mapping[str, Sequence[st
     return torch.tensor([known.index(value)])
 
 
+def mean_over_prompts(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    """Returns {name: mean, name_stderr: standard error of the mean}; None where there are too few values."""
+    x = torch.tensor(values, dtype=torch.float64)
+    error = float(x.std() / len(x) ** 0.5) if len(x) > 1 else None
+    return {name: float(x.mean()) if len(x) else None, f"{name}_stderr": error}
+
+
 def _moments(name: str, features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean [F] and unbiased covariance [F, F] in float64."""
     if features.ndim != 2 or features.shape[0] < 2:
         raise ValueError(f"{name}: expected features [n, F] with n at least 2, got {tuple(features.shape)}")
-    features = features.double()
-    return features.mean(0), torch.cov(features.mT).reshape(features.shape[1], features.shape[1])
+    num, width = features.shape
+    mean = sum((part.double().sum(0) for part in features.split(ROWS)), torch.zeros(width).to(features).double()) / num
+    covariance = torch.zeros(width, width, dtype=torch.float64, device=features.device)
+    for part in features.split(ROWS):
+        centred = part.double() - mean
+        covariance.addmm_(centred.mT, centred)
+    return mean, covariance / (num - 1)

@@ -1,0 +1,138 @@
+"""The commands that score folders of pictures and show results. Whatever is slow to import is imported inside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from clip2latent.outputs import choose_folder, filled, provenance, slug, write_json
+from clip2latent.progress import progress_bar
+
+METRICS, PAGE = "metrics.json", "report.html"
+
+
+def score(
+    images: str,
+    captions: str | None = None,
+    reference: str | None = None,
+    embedder: str = "demo",
+    holdout: str | None = None,
+    features: str | None = None,
+    distractors: int = 99,
+    repeats: int = 3,
+    seed: int = 0,
+    out: str | None = None,
+    overwrite: bool = False,
+    chunk: int = 16,
+) -> None:
+    """Scores a folder of pictures, whatever made them, by their captions and beside real ones; writes a page.
+
+    Args:
+        images: A folder of pictures.
+        captions: A text file with a line for each picture (or for each two, three, ... pictures in a row); .jsonl with
+            {"caption", "image"} lines; COCO's captions .json; or a folder of text files named as the pictures, as of
+            CUB (default: the prompts of a folder that generate wrote).
+        reference: A folder of real pictures, for FID, KID, precision and recall.
+        embedder: The CLIP: demo, a yaml file as in configs/embedder/, a folder, MODEL/TAG of open_clip, or
+            hf-hub:owner/name.
+        holdout: Another CLIP, one that nothing was optimised against.
+        features: What pictures are compared with the reference by: inception (FID's network, downloaded once), a .pth
+            or .safetensors file of its weights, demo-judge, demo-class-judge or a judge's folder (default: the CLIP's
+            own embeddings). Inception and judges give the inception score too.
+        distractors: Other captions among which R-precision looks for a picture's own.
+        repeats: How often they are drawn.
+        seed: The same seed gives the same numbers.
+        out: Output folder (default: a new one, outputs/score-<folder>-<number>).
+        overwrite: Write into an output folder that already holds files.
+        chunk: Pictures held at once; fewer need less memory.
+    """
+    from clip2latent.captions import read_captions
+    from clip2latent.pairing import list_pictures, pair
+
+    pairing = pair(Path(images), None if captions is None else read_captions(captions))
+    real = None if reference is None else list_pictures(Path(reference))
+    folder = choose_folder(out, f"score-{slug(Path(images).absolute().name)}", overwrite)
+    import torch
+
+    from clip2latent.cli_generate import warn_of_unknown_words
+    from clip2latent.extractors import embedder_extractor, load_extractor
+    from clip2latent.folder_scores import Measuring, score_folder
+    from clip2latent.html_page import markdown
+    from clip2latent.images import save_png
+    from clip2latent.pages import page_of
+    from clip2latent.ranking import load_ranker
+    from clip2latent.spec import ModelSpec
+
+    how = Measuring(distractors, repeats, seed=seed, chunk=chunk)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    sources = [embedder, *([holdout] if holdout else [])]
+    embedders: list[Any] = [load_ranker(source) for source in sources]
+    warn_of_unknown_words(embedders[0], pairing.texts[:1000])
+    for model in embedders:
+        model.to(device)
+    extractor = load_extractor(features, device) if features else embedder_extractor(embedders[0], embedder)
+    started = time.monotonic()
+    report = score_folder(pairing, embedders, extractor, real, how, device, progress_bar)
+    record: dict[str, Any] = {"options": {"images": images, "captions": captions, "reference": reference}}
+    record |= {"device": str(device), "seconds": time.monotonic() - started}
+    for numbers, source in zip(report.record["clip"], sources, strict=True):
+        numbers["embedder"] = source
+    clips = [ModelSpec.of(source, {}, model).to_dict() for source, model in zip(sources, embedders, strict=True)]
+    models = {**dict(zip(("embedder", "holdout"), clips, strict=False)), "features": extractor.identity}
+    names = {title: f"{slug(title)}.png" for title in report.pictures}
+    record |= {"models": models, **report.record, **provenance()}
+    record["pictures"] = {name: title for title, name in names.items()}
+    record["files"] = sorted([METRICS, PAGE, *names.values()])
+    with filled(folder, METRICS) as staging:
+        for title, picture in report.pictures.items():
+            save_png(picture, staging / names[title], {"options": record["options"]})
+        write_json(staging / METRICS, record)
+        write_page(staging)
+    sets = [report.record["images"], *([report.record["reference"]] if report.record["reference"] else [])]
+    damaged = [broken for pictures in sets for broken in pictures["damaged"]]
+    for broken in damaged[:10]:
+        print(f"warning: left out: {broken['why']}", file=sys.stderr)
+    if len(damaged) > 10:
+        print(f"warning: left out {len(damaged) - 10} more pictures, see {METRICS}", file=sys.stderr)
+    print("\n\n".join(f"{table.title}\n\n{markdown(table)}" for table in page_of(record).tables))
+    print(f"\n{folder / PAGE}, {folder / METRICS}")
+
+
+def report(folder: str) -> None:
+    """Writes report.html beside the metrics.json of evaluate, sweep or score: tables, curves and pictures in one file.
+
+    Args:
+        folder: What evaluate, sweep or score wrote.
+    """
+    print(write_page(Path(folder)))
+
+
+def write_page(folder: Path) -> Path:
+    """Writes report.html beside a metrics.json, whole or not at all, and returns it.
+
+    Raises:
+        FileNotFoundError: where there is no metrics.json.
+        ValueError: for one of another command.
+    """
+    from clip2latent.pages import report_html
+
+    if not (folder / METRICS).is_file():
+        raise FileNotFoundError(f"{folder} holds no {METRICS}: name a folder that evaluate, sweep or score wrote")
+    try:
+        record = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        files = [name for name in record["files"] if name.endswith(".png") and Path(name).name == name]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / METRICS} was not written by evaluate, sweep or score: {error}") from error
+    titles = record.get("pictures", {})
+    pictures = {titles.get(name, Path(name).stem): (folder / name).read_bytes() for name in files}
+    temporary = folder / f".{PAGE}.partial"
+    try:
+        temporary.write_text(report_html(record, pictures), encoding="utf-8")
+        os.replace(temporary, folder / PAGE)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return folder / PAGE
