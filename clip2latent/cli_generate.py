@@ -121,7 +121,7 @@ def generate(
     options = {"checkpoint": checkpoint, **drawing, "rank": rank}
     del options["chunk"]  # changes nothing
     if plan is not None:
-        from clip2latent.cli_refine import refine_samples
+        from clip2latent.cli_refine_run import refine_samples
 
         refine_samples(pipeline, samples, plan, folder, options, models)
         return

@@ -49,12 +49,13 @@ def run(options: argparse.Namespace) -> None:
     used = {"prompts": texts, "views": options.views, "lr": options.lr, "seed": options.seed, "preset": options.preset}
     check_work(options.work, used)
     pipeline = TextToImage.from_pretrained("demo", "cpu")
-    targets, rows = pipeline.embed_text(texts), []
+    targets, rows, entries = pipeline.embed_text(texts), [], []
     setting = Setting(pipeline, texts, targets, options.views, options.seed, options.work, not options.report)
     with contextlib.suppress(NotDone):
         for found in ways(setting, options.lr, smoke):
             rows += found
-            write_report(options.out, setting, prompts, rows, used)
+            entries += score(setting, prompts, found)
+            write_report(options.out, setting, rows, entries, used)
     print(f"{options.out}.md, {options.out}.json, {options.out}.png" if rows else "nothing is done yet")
 
 
@@ -98,18 +99,34 @@ def ways(setting: Any, lr: float, smoke: bool) -> Iterator[list[tuple[str, str, 
     yield refined("direct", f"plain CLIP, one w, best of {random} random", bank[:, :1], cost)
 
 
-def write_report(out: Path, setting: Any, prompts: Sequence[Any], rows: Sequence[Any], used: dict[str, Any]) -> None:
-    """Scores the rows (key, name, Found) and writes the table, its record, and a picture of the first prompts."""
+def score(setting: Any, prompts: Sequence[Any], rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Returns the numbers of rows (key, name, Found), plain types."""
+    from clip2latent.judge import load_judge
+    from demo.refine_report import scored
+
+    judge = load_judge("demo")
+    return [{"key": key, "name": name} | scored(setting, found, prompts, judge, UNSEEN) for key, name, found in rows]
+
+
+def write_report(
+    out: Path, setting: Any, rows: Sequence[Any], entries: Sequence[dict[str, Any]], used: dict[str, Any]
+) -> None:
+    """Writes the table, its record, and a picture of the first prompts.
+
+    Args:
+        out: the result's name.
+        setting: a `refine_ways.Setting`.
+        rows: (key, name, Found).
+        entries: their numbers.
+        used: what they were made with, plain types.
+    """
     import torch
 
     from clip2latent.images import grid
-    from clip2latent.judge import load_judge
     from clip2latent.outputs import provenance, write_json
-    from demo.refine_report import markdown, scored
+    from demo.refine_report import markdown
 
-    judge = load_judge("demo")
-    entries = [{"key": key, "name": name} | scored(setting, found, prompts, judge, UNSEEN) for key, name, found in rows]
-    record = {"settings": used, "unseen_views": UNSEEN, "rows": entries, **provenance()}
+    record = {"settings": used, "unseen_views": UNSEEN, "rows": list(entries), **provenance()}
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out.with_name(f"{out.name}.json"), record)
     out.with_name(f"{out.name}.md").write_text(markdown(record), encoding="utf-8")

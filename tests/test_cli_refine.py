@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tiny_checkpoint import write_tiny_checkpoint
 
-from clip2latent import cli, cli_refine
+from clip2latent import cli, cli_refine_run
 from clip2latent.images import read_metadata
 
 QUICK = ["--steps=20", "--lr=0.05", "--views=4", "--basis=2"]
@@ -138,7 +138,7 @@ class Bar:
 
 def test_progress_tells_score_best_and_images(places, monkeypatch):
     bar = Bar()
-    monkeypatch.setattr(cli_refine, "progress_bar", bar)
+    monkeypatch.setattr(cli_refine_run, "progress_bar", bar)
     refine(places, places["made"])
     assert bar.total == 40 and sum(bar.updates) == 40 and len(bar.told) == 21
     best = [float(told["best"]) for told in bar.told]
@@ -147,7 +147,7 @@ def test_progress_tells_score_best_and_images(places, monkeypatch):
 
 def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(places, monkeypatch, capsys):
     refine(places, "a hat", out="whole")
-    monkeypatch.setattr(cli_refine, "progress_bar", Bar(patience=13))
+    monkeypatch.setattr(cli_refine_run, "progress_bar", Bar(patience=13))
     words = ["refine", "a hat", *QUICK, "--checkpoint", places["checkpoint"], "--out", "out"]
     with pytest.raises(SystemExit) as end:
         cli.main(words)
@@ -155,7 +155,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_says_how_to_go_on(places, monkeypatch,
     assert "interrupted after 13 of 20 steps" in (said := capsys.readouterr().err) and "--resume out" in said
     best = json.loads(Path("out/results.json").read_text())["images"][0]["score"]
     assert Path("out/000-a-hat-0.png").is_file() and Path("out/grid.png").is_file()
-    monkeypatch.setattr(cli_refine, "progress_bar", Bar())
+    monkeypatch.setattr(cli_refine_run, "progress_bar", Bar())
     assert cli.main(["refine", "--resume", "out"]) == 0
     assert tensors("out")["latents"].equal(tensors("whole")["latents"])
     assert json.loads(Path("out/results.json").read_text())["images"][0]["score"] >= best
@@ -174,10 +174,10 @@ def test_a_run_that_is_killed_goes_on_from_its_last_saved_state(places, monkeypa
             raise Killed
         self.save(state)
 
-    monkeypatch.setattr(cli_refine._Watch, "__call__", killed)
+    monkeypatch.setattr(cli_refine_run._Watch, "__call__", killed)
     with pytest.raises(Killed):
         cli.main(["refine", "a hat", *QUICK, "--checkpoint", places["checkpoint"], "--out", "out"])
-    monkeypatch.setattr(cli_refine._Watch, "__call__", lambda self, state: None)
+    monkeypatch.setattr(cli_refine_run._Watch, "__call__", lambda self, state: None)
     assert cli.main(["refine", "--resume", "out"]) == 0
     assert tensors("out")["latents"].equal(tensors("whole")["latents"])
 

@@ -165,6 +165,7 @@ LAYERS = [
         "cli_search",
         "cli_search_study",
         "cli_refine",
+        "cli_refine_run",
         "cli_score",
         "cli_share",
         "cli_sweep",
