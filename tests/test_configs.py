@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import inspect
 import io
+import json
 from pathlib import Path
 from unittest import mock
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from clip2latent.assets import names
+from clip2latent.captions import read_captions
 from clip2latent.downloads import is_remote
 from clip2latent.generators import load_generator
 from clip2latent.generators.loading import family_module, find_preset
@@ -58,6 +60,11 @@ def read_sample(path: Path) -> None:
         read_model(path.parent / given[role])
 
 
+def read_caption_file(path: Path) -> None:
+    captions = list(read_captions(path))
+    assert captions and all(caption.text for caption in captions)
+
+
 READERS = {
     "generator": read_model,
     "embedder": read_model,
@@ -65,6 +72,7 @@ READERS = {
     "train": read_train,
     "prompts": read_prompt_file,
     "sample": read_sample,
+    "evaluate": read_caption_file,
 }
 
 
@@ -99,3 +107,14 @@ def test_config_is_read(path):
     folder = path.relative_to(CONFIGS).parts[0]
     assert folder in READERS, f"configs/{folder} has no reader here: which command reads {path.name}?"
     READERS[folder](path)
+
+
+def test_the_papers_prompts_for_evaluation_are_those_of_its_appendix_b():
+    """64 prompts, of which 45 could be given to DALL-E 2; plain in configs/prompts."""
+    records = [json.loads(line) for line in (CONFIGS / "evaluate/faces-64.jsonl").read_text().splitlines()]
+    assert [record["prompt"] for record in records] == [
+        p.text for p in read_prompts(CONFIGS / "prompts/faces-test.txt")
+    ]
+    accepted = [record["prompt"] for record in records if record["dalle2"]]
+    assert len(records) == 64 and len(accepted) == 45
+    assert accepted == [prompt.text for prompt in read_prompts(CONFIGS / "evaluate/faces-dalle2.txt")]
