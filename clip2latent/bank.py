@@ -253,7 +253,7 @@ def _told_apart(model: object) -> dict[str, Any]:
         )
     sha256 = weights_sha256(model) if isinstance(model, nn.Module) else ""
     name = f"{type(model).__module__}.{type(model).__qualname__}"
-    return {"class": name, "init_args": dict(arguments), "identity": identity, "sha256": sha256}
+    return {"class": name, "init_args": arguments, "identity": identity, "sha256": sha256}
 
 
 def _digest(record: object) -> str:

@@ -58,9 +58,9 @@ def search(
 
     mixtures = read_mixtures(texts)
     folder = choose_folder(out, f"search-{slug(texts[0], 40)}", overwrite)
-    for name, value, least in (("labels", labels, 0), ("views", views, 0)):
-        if value is not None and value < least:
-            raise ValueError(f"{name}={value}: expected {least} or more")
+    for name, value in (("labels", labels), ("views", views)):
+        if value is not None and value < 0:
+            raise ValueError(f"{name}={value}: expected 0 or more")
     from clip2latent.conditions import embed_targets
     from clip2latent.initial import Picking, from_labels, from_random, rechecked
     from clip2latent.objectives import augclip_objective
@@ -73,6 +73,8 @@ def search(
     names = getattr(banks.generator, "class_names", None)
     if labels is None:
         labels = 0 if names is None else max(1, len(names) // 100)
+    if names is not None and labels > len(names):
+        raise ValueError(f"labels={labels}: expected 0 to {len(names)}, the generator's classes")
     initial = from_labels(banks, picking, labels, progress_bar) if labels else from_random(banks, picking, progress_bar)
     if views:
         import torch

@@ -108,7 +108,10 @@ def _needed_table(record: Mapping[str, Any]) -> list[str]:
             needed = threshold["needed"][row["k"]]
             cells.append(more if needed["mean"] is None else _cell(needed, 2))
         body.append([f"{threshold['name']}, {threshold['score']:.4f}", *cells])
-    return _table(["score to pass", *(name_of(row["k"], record["classes"]) for row in record["rows"])], body)
+    table = _table(["score to pass", *(name_of(row["k"], record["classes"]) for row in record["rows"])], body)
+    if record["real_score"] is not None:
+        table += ["", "Real pictures are renders of what each prompt names, scored with that prompt."]
+    return table
 
 
 def _judge_table(record: Mapping[str, Any]) -> list[str]:
