@@ -42,6 +42,7 @@ def evaluate(
     truncation: float = 1.0,
     seed: int = 0,
     judge: str | None = "demo",
+    holdout: str | None = None,
     fidelity: int = 5000,
     out: str | None = None,
     overwrite: bool = False,
@@ -63,6 +64,7 @@ def evaluate(
         truncation: 1 for the full variety, towards 0 ever nearer to the average image.
         seed: The same seed gives the same numbers.
         judge: The attribute judge, for prompts with attributes: "demo", a folder, or null for none.
+        holdout: Another CLIP to score by, one that nothing is chosen by: as for generate's rank.
         fidelity: Images on which the generator is compared with real pictures; 0 leaves it out.
         out: Output folder (default: a new one, outputs/evaluate-<number>).
         overwrite: Write into an output folder that already holds files.
@@ -75,6 +77,7 @@ def evaluate(
     from clip2latent import evaluate as evaluation
     from clip2latent import report as reports
     from clip2latent.images import save_png
+    from clip2latent.ranking import load_ranker
     from clip2latent.text2image import Sampling, TextToImage
 
     plan = evaluation.Plan(num, tuple(guidance or (1.0, 2.0, 3.0)), candidates, repeats, retrieval, fidelity)
@@ -82,8 +85,9 @@ def evaluate(
     pipeline = TextToImage.from_pretrained(checkpoint)
     warn_of_unknown_words(pipeline.embedder, [prompt.text for prompt in read])
     critic, world = evaluation.critics(read, judge)
-    measured = evaluation.evaluate(pipeline, read, plan, sampling, critic, world, progress_bar)
-    options = {"checkpoint": checkpoint, "prompts": prompts, "judge": judge}
+    other = None if holdout is None else load_ranker(holdout).to(pipeline.device)
+    measured = evaluation.evaluate(pipeline, read, plan, sampling, critic, world, progress_bar, other)
+    options = {"checkpoint": checkpoint, "prompts": prompts, "judge": judge, "holdout": holdout}
     files = ["grid.png", "metrics.json", "report.html"]
     record = {"options": options, **measured.record, **provenance(), "files": files}
     with filled(folder, "metrics.json") as staging:

@@ -14,17 +14,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from clip2latent.evaluate_rows import collect, measures, retrieved
 from clip2latent.fidelity import Judge, fidelity
 from clip2latent.images import grid
-from clip2latent.metrics import accepted_values, clip_score, diversity, judge_accuracy, mean_over_prompts
+from clip2latent.interfaces import Embedder
+from clip2latent.metrics import accepted_values, clip_score, mean_over_prompts
 from clip2latent.prompts import Prompt, check_prompts
 from clip2latent.references import World, best_of_each, drawn, random_latents, rendered, retrieve
 from clip2latent.report import gaps_closed
 from clip2latent.spec import weights_sha256
 from clip2latent.text2image import Chunk, Sampling, TextToImage
-
-PICTURED = 8
-"""Prompts shown in the picture."""
 
 Bar = Callable[[str, int], AbstractContextManager[Any]]
 """(name, total) -> a context whose value has update(done), such as tqdm's."""
@@ -107,6 +106,7 @@ def evaluate(
     judge: Judge | None = None,
     world: World | None = None,
     bar: Bar | None = None,
+    holdout: Embedder | None = None,
 ) -> Report:
     """Measures every row of the plan.
 
@@ -118,11 +118,15 @@ def evaluate(
         judge: reads attributes off images; None for none.
         world: draws the ceiling, real pictures of the attributes; None for none.
         bar: makes progress bars.
+        holdout: a CLIP on the pipeline's device that nothing was chosen by, for scores of its own; None for none.
 
     Raises:
         ValueError: for attributes that the judge does not know.
     """
-    text = pipeline.embed_text(check_prompts([prompt.text for prompt in prompts]))
+    texts = check_prompts([prompt.text for prompt in prompts])
+    text = pipeline.embed_text(texts)
+    with torch.no_grad():
+        held_text = None if holdout is None else torch.cat([holdout.embed_text([one]).cpu() for one in texts])
     if judge is not None:
         for name, value in (item for prompt in prompts for item in prompt.attributes.items()):
             accepted_values(name, value, judge.attributes)
@@ -133,11 +137,15 @@ def evaluate(
     rows, columns, column_scores = [], [], []
     for source in sources(pipeline, prompts, text, plan, sampling, world, bar):
         chunks = _watched(source.chunks(), bar, source.name, len(prompts) * source.num)
-        embeddings, seen, pictures = _collect(chunks, len(prompts), source.num, judge, pipeline.device)
+        found = collect(chunks, len(prompts), source.num, judge, holdout, pipeline.device)
         numbers = {"key": source.key, "row": source.name, "images_per_prompt": source.num}
-        rows.append(numbers | _numbers(embeddings, text, seen, prompts, judge))
-        columns.append(pictures)
-        column_scores.append(clip_score(embeddings[:, :1], text)[: len(pictures), 0])
+        numbers |= measures(found, text, prompts, judge) | retrieved("r_precision", found.embeddings, text)
+        if held_text is not None and found.held is not None:
+            numbers |= mean_over_prompts("holdout_score", clip_score(found.held, held_text).mean(1).tolist())
+            numbers |= retrieved("holdout_r_precision", found.held, held_text)
+        rows.append(numbers)
+        columns.append(found.pictures)
+        column_scores.append(clip_score(found.embeddings[:, :1], text)[: len(found.pictures), 0])
     made = None
     if judge is not None and world is not None and plan.fidelity:
         latents = random_latents(pipeline.generator, plan.fidelity, (sampling.seed, 3))
@@ -148,7 +156,7 @@ def evaluate(
         "plan": asdict(plan),
         "sampling": asdict(sampling),
         "prompts": [prompt.text for prompt in prompts],
-        "models": _models(pipeline, judge),
+        "models": _models(pipeline, judge, holdout),
         "rows": rows,
         "gap_closed": gaps_closed(rows),
         "generator": made,
@@ -205,49 +213,10 @@ def sources(
     return rows
 
 
-def _collect(
-    chunks: Iterable[Chunk], prompts: int, num: int, judge: Judge | None, device: torch.device
-) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """Gathers embeddings [P, N, E], the judge's readings [P, N] and the first prompts' first images [p, 3, R, R]."""
-    embeddings: list[Tensor] = []
-    seen: dict[str, list[Tensor]] = {name: [] for name in (judge.attributes if judge is not None else ())}
-    places, pictures = [], {}
-    for chunk in chunks:
-        places.append(chunk.prompt * num + chunk.candidate)
-        embeddings.append(chunk.embeddings)
-        if judge is not None:
-            with torch.no_grad():
-                for name, values in judge.classify(chunk.images.to(device)).items():
-                    seen[name].append(values.cpu())
-        for index in ((chunk.candidate == 0) & (chunk.prompt < PICTURED)).nonzero()[:, 0].tolist():
-            pictures[int(chunk.prompt[index])] = chunk.images[index].clone()
-    order = torch.cat(places).argsort()
-    by_prompt = (prompts, num)
-    read = {name: torch.cat(parts)[order].unflatten(0, by_prompt) for name, parts in seen.items()}
-    shown = torch.stack([pictures[index] for index in sorted(pictures)])
-    return torch.cat(embeddings)[order].unflatten(0, by_prompt), read, shown
-
-
-def _numbers(
-    embeddings: Tensor, text: Tensor, seen: dict[str, Tensor], prompts: Sequence[Prompt], judge: Judge | None
-) -> dict[str, Any]:
-    """A row's measures, with standard errors over the prompts."""
-    numbers = mean_over_prompts("clip_score", clip_score(embeddings, text).mean(1).tolist())
-    numbers |= mean_over_prompts("diversity", diversity(embeddings).tolist() if embeddings.shape[1] > 1 else [])
-    if judge is None:
-        return numbers | mean_over_prompts("judge_accuracy", [])
-    found = judge_accuracy(seen, [prompt.attributes for prompt in prompts], judge.attributes)
-    numbers |= mean_over_prompts("judge_accuracy", [value for value in found.by_prompt if value is not None])
-    return numbers | {
-        "judge_accuracy": found.mean,
-        "judge_accuracy_by_attribute": found.by_attribute,
-        "judged_pairs": found.count,
-    }
-
-
-def _models(pipeline: TextToImage, judge: Judge | None) -> dict[str, Any]:
+def _models(pipeline: TextToImage, judge: Judge | None, holdout: Embedder | None) -> dict[str, Any]:
     """Every model that the numbers rest on, with the hash of its weights as they are in memory."""
-    parts = {"generator": pipeline.generator, "embedder": pipeline.embedder, "prior": pipeline.prior, "judge": judge}
+    parts = {"generator": pipeline.generator, "embedder": pipeline.embedder, "prior": pipeline.prior}
+    parts |= {"judge": judge, "holdout": holdout}
     return {
         name: {**(pipeline.config.get(name, {}) if name != "prior" else {}), "sha256": weights_sha256(module)}
         for name, module in parts.items()

@@ -72,7 +72,8 @@ def load_extractor(source: str, device: torch.device | str) -> Extractor:
             features, probabilities = network(images)
             return Seen(features, {"class": probabilities})
 
-        return Extractor(classed, _identity("inception", source, network), {})
+        resizing = "to 299 px as TensorFlow 1 does: bilinear, not antialiased"
+        return Extractor(classed, {**_identity("inception", source, network), "resizing": resizing}, {})
     if source not in ("demo", *names()) and not Path(source).is_dir():
         raise FileNotFoundError(
             f"features={source!r}: expected inception, a .pth or .safetensors file of its weights, demo-judge,"
@@ -87,7 +88,8 @@ def load_extractor(source: str, device: torch.device | str) -> Extractor:
         features = judge.features(images)
         return Seen(features, {name: head(features).softmax(dim=1) for name, head in judge.heads.items()})
 
-    return Extractor(judged, _identity("judge", source, judge), judge.attributes)
+    identity = {**_identity("judge", source, judge), "resizing": f"to {judge.resolution} px, bilinear, antialiased"}
+    return Extractor(judged, identity, judge.attributes)
 
 
 def _identity(kind: str, source: str, module: nn.Module) -> dict[str, Any]:

@@ -37,12 +37,17 @@ def page_of(record: Record) -> Page:
 def evaluation_page(record: Record) -> Page:
     """Returns the page of an evaluation."""
     rows, sampling, options = record["rows"], record["sampling"], record.get("options", {})
+    held = {"holdout_score": "hold-out CLIP score"} if "holdout_score" in rows[0] else {}
+    measures = {**MEASURES, **held}
     cells = [
-        [row["row"], str(row["images_per_prompt"]), *(number(row[m], row[f"{m}_stderr"]) for m in MEASURES)]
+        [row["row"], str(row["images_per_prompt"]), *(number(row[m], row[f"{m}_stderr"]) for m in measures)]
+        + [number(found["mean"], found["deviation"]) if found else "-" for found in _retrievals(row)]
         for row in rows
     ]
-    columns = ["", "images of a prompt", *MEASURES.values()]
-    tables = [Table("", columns, cells, "± is one standard error over the prompts.")]
+    precision = [f"R-precision{among}" for among, _ in zip(("", ", hold-out"), _retrievals(rows[0]), strict=False)]
+    columns = ["", "images of a prompt", *measures.values(), *precision]
+    note = "± is one standard error over the prompts. R-precision: among the other prompts, at most 99."
+    tables = [Table("", columns, cells, note)]
     made = record["generator"]
     if made:
         floor = made["real_against_real"]
@@ -159,10 +164,14 @@ def _reference(found: Record, used: int, how: Record, features: str) -> Table:
         *([f"{name}, k = {how['neighbours']}", number(found[name])] for name in ("precision", "recall")),
         *([f"{name}, k = {how['neighbours']}", number(found[name])] for name in ("density", "coverage")),
     ]
-    note = f"Features: {features}, {found['features']} numbers a picture."
+    note = f"Features: {features}, {found['features']} numbers a picture, of its middle square."
     if min(used, found["used"]) <= found["features"]:
         note += " There are fewer pictures than that: the Frechet distance is biased upwards."
     return Table(f"Against {found['used']} reference pictures", ["", features], rows, note)
+
+
+def _retrievals(row: Record) -> list[Record | None]:
+    return [row[name] for name in ("r_precision", "holdout_r_precision") if name in row]
 
 
 def _curves(axis: str, lines: Mapping[str, Sequence[tuple[float, Record]]]) -> list[str]:

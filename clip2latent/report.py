@@ -22,9 +22,11 @@ def gaps_closed(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
 
 def markdown(record: dict[str, Any]) -> str:
     """Returns a record's table for people."""
-    lines = ["| | CLIP score | judge accuracy | diversity |", "|---|---|---|---|"]
+    held = {"holdout_score": "hold-out CLIP score"} if "holdout_score" in record["rows"][0] else {}
+    measures = {"clip_score": "CLIP score", **held, "judge_accuracy": "judge accuracy", "diversity": "diversity"}
+    lines = [f"| | {' | '.join(measures.values())} |", f"|---|{'---|' * len(measures)}"]
     for row in record["rows"]:
-        cells = [_cell(row, measure) for measure in ("clip_score", "judge_accuracy", "diversity")]
+        cells = [_cell(row, measure) for measure in measures]
         lines.append(f"| {row['row']} | {' | '.join(cells)} |")
     closed = {name: share for name, share in record["gap_closed"].items() if share is not None}
     if closed:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from tiny_checkpoint import write_tiny_checkpoint
+from tiny_models import TinyEmbedder
 
 from clip2latent import cli
 from clip2latent.evaluate import Plan, critics, evaluate
 from clip2latent.fidelity import fidelity
 from clip2latent.images import from_uint8
+from clip2latent.pages import page_of
 from clip2latent.prompts import Prompt, read_prompts
 from clip2latent.references import best_of_each, drawn, fitting_attributes, random_latents, retrieve
 from clip2latent.report import gaps_closed, markdown
@@ -92,6 +94,22 @@ def test_the_record_is_plain_and_holds_its_inputs(report):
     table = markdown(record)
     assert table.count("\n| ") == 7 and "real pictures" in table and "of the way" in table.lower()
     assert report.picture.width > 7 * 128 and report.picture.height > 4 * 128
+
+
+def test_a_held_out_clip_scores_the_same_images_apart(pipeline, report):
+    prompts, plan = PROMPTS[:3], Plan(num=2, guidances=(), candidates=2, repeats=1, retrieval=0, fidelity=0)
+    same, other = (
+        evaluate(pipeline, prompts, plan, SAMPLING, holdout=held).record
+        for held in (pipeline.embedder, TinyEmbedder(seed=7))
+    )
+    for row, twin in zip(same["rows"], other["rows"], strict=True):
+        assert row["holdout_score"] == pytest.approx(row["clip_score"]) == pytest.approx(twin["clip_score"])
+        assert row["holdout_r_precision"] == row["r_precision"] == twin["r_precision"]
+        assert twin["holdout_score"] != pytest.approx(twin["clip_score"])
+    assert row["r_precision"]["distractors"] == 2 and "holdout_score" not in report.record["rows"][0]
+    assert same["models"]["holdout"]["sha256"] == same["models"]["embedder"]["sha256"]
+    assert "| hold-out CLIP score |" in markdown(other) and "hold-out" not in markdown(report.record)
+    assert "hold-out CLIP score" in str(page_of(other)) and "R-precision, hold-out" in str(page_of(other))
 
 
 def test_the_chunk_changes_no_number(pipeline, report):

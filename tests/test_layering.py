@@ -145,6 +145,7 @@ LAYERS = [
     {
         "doctor_demo",
         "evaluate",
+        "evaluate_rows",
         "extractors",
         "folder_scores",
         "export",
