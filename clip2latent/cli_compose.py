@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from clip2latent.cli_generate import warn_of_unknown_words
+from clip2latent.cli_search import _generator_spec, load_banks
 from clip2latent.outputs import choose_folder, slug
 from clip2latent.progress import progress_bar
 
@@ -42,13 +43,15 @@ def compose(
 ) -> None:
     """Pastes one generated image onto another and optimises both, its size and its place for a prompt.
 
+    FuseDream's composed generation. Ctrl-C writes the best so far.
+
     Args:
         prompt: What the whole picture shows.
         foreground: What the pasted image starts from: a text such as "a red fish", or latents of results, as
             outputs/a-fish-1 or a .safetensors file (default: the prompt).
         background: Likewise for what it is pasted onto.
-        generator: Draws both: an embedded generator (demo-objects, demo-avatars), a folder, a file, or
-            hf://owner/name/file.
+        generator: Draws both: an embedded generator (demo-objects, demo-avatars), a folder, a file,
+            hf://owner/name/file, or a yaml file as in configs/generator/.
         foreground_generator: Draws the foreground, where that is another.
         embedder: The CLIP that compares picture and prompt: demo, a yaml file as in configs/embedder/, a folder,
             MODEL/TAG of open_clip, or hf-hub:owner/name.
@@ -82,12 +85,10 @@ def compose(
     from clip2latent.compose import compose as search_composition
     from clip2latent.composition import Composing, Part, draw_candidates
     from clip2latent.composition_files import save_composed
-    from clip2latent.generators import load_generator
     from clip2latent.halving import SEARCHES, total_steps
     from clip2latent.objectives import augclip_objective
     from clip2latent.paste import LOCATIONS, Placement, check_placement
     from clip2latent.perceptual import DISTANCES
-    from clip2latent.ranking import load_ranker
     from clip2latent.saved import is_saved
     from clip2latent.spec import ModelSpec
 
@@ -98,18 +99,24 @@ def compose(
         raise ValueError(f"perceptual={perceptual!r}: expected one of {', '.join(DISTANCES)}")
     if not 1 <= basis <= candidates:
         raise ValueError(f"basis={basis}: expected 1 to candidates={candidates}")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    clip = load_ranker(embedder).to(device).eval()
-    distance = DISTANCES[perceptual](clip)
     sources = {"foreground": foreground_generator or generator, "background": generator}
-    loaded = {source: load_generator(source).to(device).eval() for source in dict.fromkeys(sources.values())}
+    behind, known = load_banks(generator, embedder, "auto", 64)
+    clip, loaded, specs = behind.embedder, {generator: behind}, {"background": known["generator"]}
+    if sources["foreground"] != generator:
+        spec = _generator_spec(sources["foreground"])
+        draws = spec.build().to(behind.device).eval().requires_grad_(False)
+        loaded[sources["foreground"]] = Banks(draws, clip, bank_folder(), behind.device)
+        specs["foreground"] = ModelSpec.of(spec.class_path, spec.init_args, draws)
+    else:
+        specs |= {"foreground": known["generator"], "generator": known["generator"]}
+    distance = DISTANCES[perceptual](clip)
     warn_of_unknown_words(clip, [prompt, *(text for text in texts.values() if not is_saved(text))])
     started, parts = time.monotonic(), []
     for name, source in sources.items():
-        banks = Banks(loaded[source], clip, bank_folder(), device)
-        drawn = loaded[source].sample_latents(256, torch.Generator().manual_seed(seed))
-        unit = drawn.std(dim=0).clamp_min(1e-3).to(device)
-        parts.append(Part(loaded[source], _start(name, texts[name], banks, basis, candidates, seed), unit))
+        banks = loaded[source]
+        drawn = banks.generator.sample_latents(256, torch.Generator().manual_seed(seed))
+        unit = drawn.std(dim=0).clamp_min(1e-3).to(banks.device)
+        parts.append(Part(banks.generator, _start(name, texts[name], banks, basis, candidates, seed), unit))
     with torch.no_grad():
         target = clip.embed_text([prompt])[0]
     rng, own = (torch.Generator().manual_seed(number) for number in (seed, HELD_OUT_SEED))
@@ -124,22 +131,18 @@ def compose(
     options |= {"locations": places, "steps": steps, "way": way, "weight": weight, "perceptual": perceptual}
     options |= {"search": search, "basis": basis, "weights": weights, "candidates": candidates, "views": views}
     options |= {"lr": lr, "seed": seed, "interrupted": made.interrupted}
-    loader = "clip2latent.generators.load_generator"
-    specs = {name: ModelSpec.of(loader, {"source": source}, loaded[source]) for name, source in sources.items()}
-    if len(loaded) == 1:
-        specs["generator"] = specs["background"]
-    specs["embedder"] = ModelSpec.of(embedder, {}, clip)
-    models = {name: spec.to_dict() for name, spec in specs.items()}
+    models = {name: spec.to_dict() for name, spec in (specs | {"embedder": known["embedder"]}).items()}
     save_composed(folder, prompt, made.candidates, draw_candidates(*parts, made.candidates, chunk), options, models)
     best = made.candidates[0]
-    if made.interrupted:
-        print("interrupted: the best so far is written", file=sys.stderr)
     print(
         f"size and place {best.placement}: AugCLIP score {1 - best.best.primary:.3f}, perceptual distance"
         f" {best.best.secondary:.3f}, in {time.monotonic() - started:.1f} s"
     )
     print(f"{folder / 'grid.png'}: the best of each size and place")
     print(f"{folder}{os.sep}*.png, results.json, foreground.safetensors, background.safetensors")
+    if made.interrupted:
+        print("interrupted: the best so far was written", file=sys.stderr)
+        raise SystemExit(130)
 
 
 def _start(name: str, text: str, banks: Any, basis: int, candidates: int, seed: int) -> Any:

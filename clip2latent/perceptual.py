@@ -6,6 +6,7 @@ Each `*_distance(embedder)` returns a `Distance`.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,9 @@ def lpips_distance(embedder: Embedder | None = None, backbone: Path | str | None
             " nothing more (--perceptual features or crops)"
         ) from error
     # Built without weights: the package would fetch them unasked, and load files in a way that may run code.
-    network = package.LPIPS(net="alex", pretrained=False, pnet_rand=True, verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it builds the backbone by an argument that torchvision no longer likes
+        network = package.LPIPS(net="alex", pretrained=False, pnet_rand=True, verbose=False)
     weights = _read_weights(_alexnet(backbone))
     heads = _read_weights(Path(package.__file__).parent / "weights" / "v0.1" / "alex.pth")
     try:

@@ -14,15 +14,15 @@ from clip2latent.saved import read_saved
 SHORT = ["--steps=4", "--candidates=20", "--views=2", "--perceptual=crops", "--scales=[0.25,0.5]"]
 
 
-class Tiny(TinyGenerator):
-    """Is tiny, and moves as a module does."""
+def load_tiny(source: str) -> TinyGenerator:
+    return TinyGenerator(seed=len(source))
 
 
 @pytest.fixture(autouse=True)
 def tiny_models(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CLIP2LATENT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(generators, "load_generator", lambda source: Tiny(seed=len(source)))
+    monkeypatch.setattr(generators, "load_generator", load_tiny)
     monkeypatch.setattr(ranking, "load_ranker", lambda source: TinyEmbedder())
 
 
@@ -83,10 +83,12 @@ def test_an_interruption_writes_the_best_so_far(tmp_path, capsys, monkeypatch):
         return advance(self, *state)
 
     monkeypatch.setattr(compose._Search, "advance", interrupted)
-    assert run("a hat", *SHORT, "--out", "cut") == 0
+    with pytest.raises(SystemExit) as end:
+        run("a hat", *SHORT, "--out", "cut")
+    assert end.value.code == 130
     record = json.loads((tmp_path / "cut" / "results.json").read_text())
     assert record["options"]["interrupted"] and len(record["candidates"]) == 18
-    assert "interrupted: the best so far is written" in capsys.readouterr().err
+    assert "interrupted: the best so far was written" in capsys.readouterr().err
 
 
 ERRORS = {
