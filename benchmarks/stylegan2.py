@@ -107,24 +107,23 @@ def seconds(network: StyleGAN2, batch: int, rounds: int) -> dict[str, float]:
     for _ in range(rounds):
         for name in FORMS:
             with form(name):
-                start = clock()
+                start = _clock()
                 images[name] = network.synthesize(latents)
-                best[name] = min(best[name], (clock() - start) / batch)
+                best[name] = min(best[name], (_clock() - start) / batch)
     ours, other = (images[name] for name in FORMS)
     if (ours - other).abs().max() > 1e-3 * other.abs().max():
         raise AssertionError("the two forms make different images")
     return best
 
 
-def clock() -> float:
+def _clock() -> float:
     """The process's own time: a busy machine lengthens the wall's. Divided by the threads it is seconds at full use."""
     return time.process_time() / torch.get_num_threads()
 
 
 def in_own_process(function: Callable[..., None], *values: object) -> str:
-    """Calls a benchmark's function in a new interpreter and returns what it prints."""
-    file = Path(function.__code__.co_filename).stem  # the module's name is __main__ where it runs
-    code = f"from benchmarks.{file} import *; {function.__name__}(*{values!r})"
+    """Calls a function of this file in a new interpreter and returns what it prints."""
+    code = f"from benchmarks.stylegan2 import *; {function.__name__}(*{values!r})"
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     return done.stdout.strip()
 
@@ -134,10 +133,10 @@ def peak_memory(name: str, resolution: int, batch: int) -> None:
     network = build(resolution)
     with torch.inference_mode(), form(name):
         network.synthesize(network.sample_latents(batch, torch.Generator().manual_seed(0)))
-    print(f"{peak() / 2**30:.2f}")
+    print(f"{_peak() / 2**30:.2f}")
 
 
-def peak() -> float:
+def _peak() -> float:
     """The process's peak resident memory in bytes; on Linux getrusage would count the parent's before exec."""
     status = Path("/proc/self/status")
     if status.exists():
