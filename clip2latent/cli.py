@@ -17,8 +17,10 @@ from clip2latent.arguments import in_order, one_line
 from clip2latent.chunking import ChunkHalved, is_out_of_memory
 from clip2latent.cli_compose import compose
 from clip2latent.cli_direction import direction
+from clip2latent.cli_doctor import doctor
 from clip2latent.cli_edit import edit, interpolate, mix
 from clip2latent.cli_generate import generate, remake, warn_of_unknown_words
+from clip2latent.cli_invert import invert
 from clip2latent.cli_refine import refine
 from clip2latent.cli_score import report, score, write_page
 from clip2latent.cli_search import search
@@ -174,6 +176,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, _Command]]:
         generate,
         remake,
         refine,
+        invert,
         edit,
         mix,
         interpolate,
@@ -188,6 +191,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, _Command]]:
         convert,
         export,
         push,
+        doctor,
     ):
         summary = (run.__doc__ or "").splitlines()[0]
         child = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
@@ -218,6 +222,7 @@ _TEXTS: dict[str, dict[str, dict[str, Any]]] = {
     "search": {"prompts": {"nargs": "*", "help": 'Texts in quotes, and pictures: search "a red fish"'}},
     "remake": {"image": {"help": "A PNG that generate wrote."}},
     "refine": {"sources": {"nargs": "*", "help": 'Prompts, or results: refine "an old man" outputs/a-boy-1'}},
+    "invert": {"pictures": {"nargs": "*", "help": "Picture files of any size: invert photo.png"}},
     "edit": {"sources": {"nargs": "*", "help": 'Prompts, or results: edit "a man" outputs/a-boy-1 --directions old=1'}},
     "mix": {"sources": {"nargs": "*", "help": 'What is kept and what is taken (or random): mix "a man" "a girl"'}},
     "interpolate": {"sources": {"nargs": "*", "help": 'Prompts, or results, in order: interpolate "a boy" "a man"'}},
