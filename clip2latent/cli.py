@@ -228,7 +228,7 @@ _TEXTS: dict[str, dict[str, dict[str, Any]]] = {
     "interpolate": {"sources": {"nargs": "*", "help": 'Prompts, or results, in order: interpolate "a boy" "a man"'}},
     "compose": {"prompt": {"help": 'What the whole shows: compose "a red fish and a boat" --foreground "a red fish"'}},
     "score": {"images": {"help": "A folder of pictures, whatever made them."}},
-    "report": {"folder": {"help": "A folder that evaluate, sweep or score wrote."}},
+    "report": {"folders": {"nargs": "*", "help": "What evaluate, sweep or score wrote; several are compared."}},
     "convert": {
         "source": {"help": "A file, a folder, an embedded generator's name, http(s)://... or hf://owner/name/file."},
         "out": {"help": "Output folder."},

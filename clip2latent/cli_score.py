@@ -102,13 +102,39 @@ def score(
     print(f"\n{folder / PAGE}, {folder / METRICS}")
 
 
-def report(folder: str) -> None:
-    """Writes report.html beside the metrics.json of evaluate, sweep or score: tables, curves and pictures in one file.
+def report(folders: list[str], out: str | None = None, overwrite: bool = False) -> None:
+    """Writes a page, tables, curves and pictures in one file, of a result, or of several to compare them.
 
     Args:
-        folder: What evaluate, sweep or score wrote.
+        folders: What evaluate, sweep or score wrote: of one, report.html is written beside its metrics.json; several
+            folders of score and evaluate are compared.
+        out: Output folder of a comparison (default: a new one, outputs/comparison-<number>).
+        overwrite: Write into an output folder that already holds files.
     """
-    print(write_page(Path(folder)))
+    if not folders:
+        raise ValueError("no folder: name one that evaluate, sweep or score wrote, or several")
+    if len(folders) == 1:
+        if out is not None:
+            raise ValueError(f"out={out!r} is for several folders: the page of one is written beside its {METRICS}")
+        print(write_page(Path(folders[0])))
+        return
+    from clip2latent.comparison_page import comparison_page
+    from clip2latent.html_page import html, markdown
+
+    folder = choose_folder(out, "comparison", overwrite)
+    read = {name: _read(Path(name)) for name in dict.fromkeys(folders)}
+    page = comparison_page({name: record for name, (record, _) in read.items()})
+    shown = {f"{name}: {title}": png for name, (_, found) in read.items() for title, png in list(found.items())[:1]}
+    record = {
+        "compared": {name: record for name, (record, _) in read.items()},
+        **provenance(),
+        "files": [METRICS, PAGE],
+    }
+    with filled(folder, METRICS) as staging:
+        write_json(staging / METRICS, record)
+        (staging / PAGE).write_text(html(page, shown, record), encoding="utf-8")
+    print("\n".join([*page.lead, "", *map(markdown, page.tables)]))
+    print(f"\n{folder / PAGE}")
 
 
 def write_page(folder: Path) -> Path:
@@ -120,15 +146,7 @@ def write_page(folder: Path) -> Path:
     """
     from clip2latent.pages import report_html
 
-    if not (folder / METRICS).is_file():
-        raise FileNotFoundError(f"{folder} holds no {METRICS}: name a folder that evaluate, sweep or score wrote")
-    try:
-        record = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        files = [name for name in record["files"] if name.endswith(".png") and Path(name).name == name]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / METRICS} was not written by evaluate, sweep or score: {error}") from error
-    titles = record.get("pictures", {})
-    pictures = {titles.get(name, Path(name).stem): (folder / name).read_bytes() for name in files}
+    record, pictures = _read(folder)
     temporary = folder / f".{PAGE}.partial"
     try:
         temporary.write_text(report_html(record, pictures), encoding="utf-8")
@@ -136,3 +154,16 @@ def write_page(folder: Path) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return folder / PAGE
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Returns a folder's metrics.json, and its pictures by title."""
+    if not (folder / METRICS).is_file():
+        raise FileNotFoundError(f"{folder} holds no {METRICS}: name a folder that evaluate, sweep or score wrote")
+    try:
+        record = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        files = [name for name in record["files"] if name.endswith(".png") and Path(name).name == name]
+        titles = record.get("pictures", {})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / METRICS} was not written by evaluate, sweep or score: {error}") from error
+    return record, {titles.get(name, Path(name).stem): (folder / name).read_bytes() for name in files}

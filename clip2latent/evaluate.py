@@ -19,7 +19,7 @@ from clip2latent.fidelity import Judge, fidelity
 from clip2latent.images import grid
 from clip2latent.interfaces import Embedder
 from clip2latent.metrics import accepted_values, clip_score, mean_over_prompts
-from clip2latent.prompts import Prompt, check_prompts
+from clip2latent.prompts import Prompt, check_prompts, texts_sha256
 from clip2latent.references import World, best_of_each, drawn, random_latents, rendered, retrieve
 from clip2latent.report import gaps_closed
 from clip2latent.spec import weights_sha256
@@ -155,7 +155,8 @@ def evaluate(
     record = {
         "plan": asdict(plan),
         "sampling": asdict(sampling),
-        "prompts": [prompt.text for prompt in prompts],
+        "prompts": texts,
+        "texts_sha256": texts_sha256(texts),
         "models": _models(pipeline, judge, holdout),
         "rows": rows,
         "gap_closed": gaps_closed(rows),

@@ -21,6 +21,7 @@ from clip2latent.metrics_retrieval import expected_best, r_precision
 from clip2latent.metrics_sets import inception_score, kernel_distance, manifold
 from clip2latent.pairing import Pairing
 from clip2latent.picture_stream import Reading
+from clip2latent.prompts import texts_sha256
 
 TEXTS = 256
 """Captions embedded at once."""
@@ -104,7 +105,8 @@ def score_folder(
     own = torch.tensor(pairing.own)[seen.kept]
     clips = [_clip(images, text, own, how) for images, text in zip(seen.embeddings, texts, strict=True)]
     record: dict[str, Any] = {"measuring": asdict(how)}
-    record["images"] = {**seen.record, "captions": pairing.captions, "different_captions": len(pairing.texts)}
+    captions = {"captions": pairing.captions, "different_captions": len(pairing.texts)}
+    record["images"] = {**seen.record, **captions, "texts_sha256": texts_sha256(pairing.texts)}
     record["clip"] = [numbers for numbers, _ in clips]
     record["inception_score"] = {
         name: inception_score(found, min(how.splits, len(found)), how.seed)._asdict()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROWS = 1024
+ROWS = 128
 """Rows of a matrix of distances that are held at once."""
 
 

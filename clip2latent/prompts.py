@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +59,11 @@ def check_prompts(prompts: Sequence[str]) -> list[str]:
         if not isinstance(prompt, str) or not prompt.strip():
             raise ValueError(f"prompt {number} of {len(prompts)} is empty: {prompt!r}; write what the picture shows")
     return list(prompts)
+
+
+def texts_sha256(texts: Iterable[str]) -> str:
+    """Returns a hash of different texts, in whatever order."""
+    return hashlib.sha256("\n".join(sorted(set(texts))).encode()).hexdigest()
 
 
 def _from_json(line: str, where: str) -> Prompt:

@@ -12,6 +12,7 @@ from tiny_models import TinyEmbedder
 from clip2latent import cli
 from clip2latent.extractors import embedder_extractor, load_extractor
 from clip2latent.folder_scores import Measuring, score_folder
+from clip2latent.html_page import number
 from clip2latent.images import from_uint8, read_picture
 from clip2latent.judge import load_judge
 from clip2latent.metrics import clip_score, diversity, frechet_distance
@@ -119,6 +120,29 @@ def test_a_page_stands_alone_and_escapes_what_it_shows(scene, tmp_path):
     (tmp_path / "scores/report.html").unlink()
     assert cli.main(["report", "scores"]) == 0
     assert (tmp_path / "scores/report.html").read_text() == page
+
+
+def test_results_are_compared_on_one_page_and_what_differs_is_said(scene, tmp_path, capsys):
+    first = scores(tmp_path, "--reference", "real", "--holdout", "clip2.yaml")
+    write_pictures(tmp_path / "other", 12, seed=5)
+    command = ["score", "other", "--captions", "captions.txt", "--embedder"]
+    assert cli.main([*command, "clip1.yaml", "--reference", "real", "--out", "second"]) == 0
+    assert cli.main([*command, "clip2.yaml", "--out", "third"]) == 0
+    assert cli.main(["report", "scores", "second", "--out", "both"]) == 0
+    page = (tmp_path / "both/report.html").read_text()
+    second = json.loads((tmp_path / "second/metrics.json").read_text())
+    for record in (first, second):
+        assert number(record["clip"][0]["clip_score"], record["clip"][0]["clip_score_stderr"]) in page
+        assert f"<td>{number(record['reference']['frechet_distance'])}</td>" in page
+    assert "are the same" in page and "judge accuracy</th>" not in page and page.count("data:image") == 2
+    capsys.readouterr()
+    assert cli.main(["report", "second", "third", "--out", "differ"]) == 0
+    assert "do not have the same CLIP." in capsys.readouterr().out
+    assert cli.main(["report", "second", "third", "--out", "differ"]) == 2
+    assert cli.main(["report", "second", "--out", "differ"]) == 2
+    assert cli.main(["report"]) == 2
+    assert cli.main(["report", "both", "second"]) == 2
+    assert "only what score and evaluate wrote" in capsys.readouterr().err
 
 
 def test_report_refuses_what_is_not_a_result(tmp_path, monkeypatch, capsys):
