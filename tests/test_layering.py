@@ -16,6 +16,7 @@ LAYERS = [
         "interfaces",
         "arguments",
         "captions",
+        "comparison_page",
         "chunking",
         "doctor",
         "doctor_machine",
