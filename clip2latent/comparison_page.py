@@ -88,7 +88,7 @@ def _deviating(found: Record | None, times: float = 1) -> str:
 def _differences(records: Mapping[str, Record]) -> Sequence[str]:
     """Says in what the results differ besides what made them, so that their numbers do not compare."""
     inputs = {
-        "captions": lambda record: record["images"]["texts_sha256"] if "images" in record else record["texts_sha256"],
+        "captions": lambda record: record.get("images", record).get("texts_sha256"),
         "CLIP": lambda record: record["models"]["embedder"]["sha256"],
         "hold-out CLIP": lambda record: record["models"].get("holdout", {}).get("sha256"),
         "features": lambda record: (
