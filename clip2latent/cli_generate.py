@@ -74,7 +74,7 @@ def generate(
         refine: Steps of refinement, as 100: each image is then mixed of five candidates and optimised, as by the
             command refine, and ranked by AugCLIP.
     """
-    texts = _all_prompts(prompts, prompts_file)
+    texts = all_prompts(prompts, prompts_file)
     from clip2latent.mixtures import read_mixtures
 
     mixtures = read_mixtures(texts, template)
@@ -175,7 +175,7 @@ def warn_of_unknown_words(embedder: Any, prompts: Sequence[str]) -> None:
         print(f"warning: the demo never saw {words}: it knows avatars and objects only", file=sys.stderr)
 
 
-def _all_prompts(prompts: Sequence[str], prompts_file: str | None) -> list[str]:
+def all_prompts(prompts: Sequence[str], prompts_file: str | None) -> list[str]:
     """Returns the prompts given, those of standard input in the place of "-", and a file's."""
     from clip2latent.prompts import check_prompts, read_prompts
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from clip2latent.cli_generate import _all_prompts, warn_of_unknown_words
+from clip2latent.cli_generate import all_prompts, warn_of_unknown_words
 from clip2latent.outputs import choose_folder, slug
 from clip2latent.progress import progress_bar
-
-if TYPE_CHECKING:
-    from clip2latent.bank import Banks
-    from clip2latent.spec import ModelSpec
 
 
 def search(
@@ -53,7 +49,7 @@ def search(
             input.
         chunk: Images made at once; fewer need less memory. It is halved where memory runs out.
     """
-    texts = _all_prompts(prompts, prompts_file)
+    texts = all_prompts(prompts, prompts_file)
     from clip2latent.mixtures import read_mixtures
 
     mixtures = read_mixtures(texts)
@@ -106,7 +102,7 @@ def search(
     print(f"{folder}{os.sep}*.png, results.json, latents.safetensors")
 
 
-def load_banks(generator: str, embedder: str, bank: str, chunk: int) -> tuple[Banks, dict[str, ModelSpec]]:
+def load_banks(generator: str, embedder: str, bank: str, chunk: int) -> tuple[Any, dict[str, Any]]:
     """Loads the models, onto CUDA where there is one, and returns their banks and what they are."""
     if chunk < 1:
         raise ValueError(f"chunk={chunk}: expected at least 1")
@@ -128,7 +124,7 @@ def load_banks(generator: str, embedder: str, bank: str, chunk: int) -> tuple[Ba
     return Banks(draws, clip, folder, device, chunk), models
 
 
-def _generator_spec(source: str) -> ModelSpec:
+def _generator_spec(source: str) -> Any:
     """Returns what a yaml file as in configs/generator/ says, or how any other source is loaded."""
     from clip2latent.spec import ModelSpec
 

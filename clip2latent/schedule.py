@@ -54,12 +54,13 @@ def uniform_times(schedule: Schedule, num: int) -> list[int]:
     return [round(schedule.timesteps * (num - index) / num) - 1 for index in range(num)]
 
 
-def uniform_log_snr_times(schedule: Schedule, num: int, low: float = -5.25, high: float = 4.75) -> list[int]:
+def uniform_log_snr_times(schedule: Schedule, num: int, low: float = -2.5, high: float = 4.75) -> list[int]:
     """Returns `num` distinct timesteps from T-1 downwards, the others nearest to lambda uniform in [low, high].
 
-    The range keeps out the ends of the cosine schedule, where lambda runs away and nothing is decided. The first
-    timestep stays T-1, the only one at which pure noise is the right state to start from. Where several targets are
-    nearest to one timestep, the next lower ones are taken, so that any number up to T is possible.
+    The range keeps out the ends of the cosine schedule, where lambda runs away and little is decided; beginning lower
+    than here, eight steps of a trained prior spread further than a thousand ancestral ones. The first timestep stays
+    T-1, the only one at which pure noise is the right state to start from. Where several targets are nearest to one
+    timestep, the next lower ones are taken, so that any number up to T is possible.
     Source: the step size schedule of Lu et al. 2022, "DPM-Solver" (arXiv:2206.00927), between these ends.
 
     Raises:
