@@ -46,9 +46,10 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"prompts: {options.prompts} names no attributes that a judge could look for")
     texts = [prompt.text for prompt in prompts]
     smoke = options.preset == "smoke"
-    used = {"prompts": texts, "views": options.views, "lr": options.lr, "seed": options.seed, "preset": options.preset}
-    check_work(options.work, used)
     pipeline = TextToImage.from_pretrained("demo", "cpu")
+    used = {"prompts": texts, "views": options.views, "lr": options.lr, "seed": options.seed, "preset": options.preset}
+    used["sha256"] = {name: model["sha256"] for name, model in pipeline.identities().items()}
+    check_work(options.work, used)
     targets, rows, entries = pipeline.embed_text(texts), [], []
     setting = Setting(pipeline, texts, targets, options.views, options.seed, options.work, not options.report)
     with contextlib.suppress(NotDone):
