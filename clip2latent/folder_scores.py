@@ -99,6 +99,8 @@ def score_folder(
     Raises:
         ValueError: where too few pictures can be read.
     """
+    if reference is not None:
+        _check_enough(len(pairing.pictures), len(reference), how)
     with bar("captions", len(pairing.texts) * len(embedders)) as progress:
         texts = [_embed(embedder, pairing.texts, progress) for embedder in embedders]
     seen = _see(pairing.pictures, embedders, extractor, how.chunk, device, bar, "pictures")
@@ -195,11 +197,7 @@ def _clip(images: Tensor, texts: Tensor, own: Tensor, how: Measuring) -> tuple[d
 
 
 def _compare(real: Tensor, fake: Tensor, how: Measuring) -> dict[str, Any]:
-    least = how.neighbours + 1
-    if min(len(real), len(fake)) < least:
-        raise ValueError(
-            f"{len(fake)} pictures and {len(real)} reference pictures can be read: at least {least} of each are needed"
-        )
+    _check_enough(len(fake), len(real), how)
     return {
         "features": real.shape[1],
         "frechet_distance": frechet_distance(real, fake),
@@ -207,6 +205,13 @@ def _compare(real: Tensor, fake: Tensor, how: Measuring) -> dict[str, Any]:
         "kernel_distance": kernel_distance(real, fake, how.subsets, how.subset_size, how.seed)._asdict(),
         **manifold(real, fake, how.neighbours)._asdict(),
     }
+
+
+def _check_enough(pictures: int, reference: int, how: Measuring) -> None:
+    if min(pictures, reference) <= how.neighbours:
+        raise ValueError(
+            f"{pictures} pictures and {reference} reference pictures: at least {how.neighbours + 1} of each are needed"
+        )
 
 
 def _judged(

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROWS = 128
-"""Rows of a matrix of distances that are held at once."""
+ROWS, COLUMNS = 256, 4096
+"""Rows of a matrix of distances that are held at once, and columns of it that are computed at once."""
 
 
 class Estimate(NamedTuple):
@@ -137,9 +137,11 @@ def _radii(x: Tensor, neighbours: int) -> Tensor:
 
 
 def _squared(x: Tensor, y: Tensor) -> Tensor:
-    """Squared distances [n, m] in float64."""
-    x, y = x.double(), y.double()
-    return (x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.mT).clamp_min_(0)
+    """Squared distances [n, m] in float64, of which few rows of y at a time are copied."""
+    x = x.double()
+    norms = x.square().sum(1)[:, None]
+    blocks = (part.double() for part in y.split(COLUMNS))
+    return torch.cat([(norms + b.square().sum(1) - 2 * x @ b.mT).clamp_min_(0) for b in blocks], dim=1)
 
 
 def _cubic(x: Tensor, y: Tensor) -> Tensor:

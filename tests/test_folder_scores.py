@@ -102,6 +102,9 @@ def test_damaged_pictures_are_named_and_the_others_keep_their_captions(scene, tm
     expected = float(torch.stack([part.mean() for part in means]).mean())
     assert record["clip"][0]["clip_score"] == pytest.approx(expected, abs=1e-6)
     assert "made/4.png" in capsys.readouterr().err and "no picture" not in (tmp_path / "scores/report.html").read_text()
+    write_pictures(tmp_path / "few", 3)
+    assert cli.main([*COMMAND, "--overwrite", "--reference", "few"]) == 2
+    assert "18 pictures and 3 reference pictures: at least 4" in capsys.readouterr().err
     for path in (tmp_path / "made").iterdir():
         path.write_bytes(b"no picture")
     assert cli.main([*COMMAND, "--overwrite"]) == 2

@@ -118,6 +118,7 @@ def test_a_set_covers_itself_and_nothing_far_away(monkeypatch):
     few = manifold(x, x[:1].repeat(50, 1) + 1e-3)
     assert few.precision == 1 and few.recall < 0.5 and few.coverage < 0.5
     monkeypatch.setattr("clip2latent.metrics_sets.ROWS", 7)
+    monkeypatch.setattr("clip2latent.metrics_sets.COLUMNS", 11)
     other = features(50, seed=3)
     chunked = manifold(x, other)
     monkeypatch.undo()
