@@ -24,8 +24,8 @@ def invert(
     checkpoint: str = "demo",
     generator: str | None = None,
     embedder: str = "demo",
-    space: str = "w",
-    steps: int = 200,
+    space: str = "w+",
+    steps: int = 100,
     candidates: int | None = None,
     lr: float = 0.1,
     perceptual: str = "features",
@@ -49,8 +49,8 @@ def invert(
             hf://owner/name/file, or a yaml file as in configs/generator/. The start is then its best random image.
         embedder: That generator's CLIP: demo, a yaml file as in configs/embedder/, a folder, MODEL/TAG of open_clip, or
             hf-hub:owner/name.
-        space: w, where edits work as they do on the generator's own images; or w+, in which each layer of a StyleGAN
-            has a w of its own and the picture is met more closely.
+        space: w+, in which each layer of a StyleGAN has a w of its own and the picture is met more closely; or w, where
+            directions act a little more strongly.
         steps: Of the optimiser.
         candidates: Images to choose the start from (default: 16 of the prior, or 500 random ones).
         lr: How far a step goes, in standard deviations of the latents.
@@ -126,7 +126,8 @@ def invert(
         print(f"{entry['picture']}: {numbers}")
     print(f"{len(names)} pictures inverted in {seconds:.1f} s; the distances are in {folder / RECORD}")
     print(f"{folder / 'grid.png'}: each picture, the start, and what came of it")
-    print(f"{folder}{os.sep}*.png, results.json, latents.safetensors, which edit, mix and interpolate take")
+    readers = "edit, mix and interpolate take" if generator is None else "compose takes"
+    print(f"{folder}{os.sep}*.png, results.json, latents.safetensors, which {readers}")
     if interrupted:
         left = len(read) - len(names)
         print(

@@ -57,7 +57,7 @@ class Inverting:
     perceptual: float = 1.0
     clip: float = 0.5
     space: str | None = None
-    refining: Refining = field(default_factory=lambda: Refining(steps=200, lr=0.1))
+    refining: Refining = field(default_factory=lambda: Refining(steps=100, lr=0.1))
 
     def __post_init__(self) -> None:
         weights = {name: getattr(self, name) for name in Likeness._fields}

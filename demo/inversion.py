@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the table's name without ending (default: WORK/inversion)")
     parser.add_argument("--world", choices=WORLDS, default="avatars")
     parser.add_argument("--num", type=int, default=32, help="renders")
-    parser.add_argument("--steps", type=int, nargs="+", default=[0, 200])
+    parser.add_argument("--steps", type=int, nargs="+", default=[0, 100])
     parser.add_argument("--option", nargs="*", default=[], help="of the command invert, as lr=0.05 clip_weight=0")
     args = parser.parse_args()
     pairs = (word.partition("=") for word in args.option)

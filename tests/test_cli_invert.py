@@ -63,8 +63,8 @@ def test_a_picture_comes_out_the_same_beside_others_and_again(checkpoint):
 
 
 def test_w_plus_meets_a_picture_more_closely(checkpoint):
-    (alike,) = invert("wide.jpg", "--checkpoint", checkpoint)[1]["pictures"]
-    (apart,) = invert("wide.jpg", "--checkpoint", checkpoint, "--space=w+", out="apart")[1]["pictures"]
+    (alike,) = invert("wide.jpg", "--checkpoint", checkpoint, "--space=w")[1]["pictures"]
+    (apart,) = invert("wide.jpg", "--checkpoint", checkpoint, out="apart")[1]["pictures"]
     assert sum(apart["after"].values()) < sum(alike["after"].values())
     assert not latents("apart")[0, 0, 0].equal(latents("apart")[0, 0, 1])
     assert latents("out")[0, 0, 0].equal(latents("out")[0, 0, 1])
