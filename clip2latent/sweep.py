@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -152,7 +153,7 @@ def sweep(
             left_out.append({"name": cell.name, **cell._asdict(), "why": str(error)})
             told(f"{heading}: left out, {error}")
             continue
-        num, path = grid.images(cell, cells[0]), folder / f"{cell.name}.safetensors"
+        num, path = grid.images(cell, cells[0]), folder / f"{cell.name}-{_digest(table)}.safetensors"
         drawn = load_drawn(path, num)
         if drawn is None:
             drawn = draw(pipeline, prompts, sampling, num, judge, bar, heading)
@@ -161,6 +162,11 @@ def sweep(
         rows.append(row(cell, drawn, reference, text))
         told(f"{heading}: CLIP score {rows[-1]['clip_score']:.4f}, {drawn.seconds * 1000:.1f} ms an image")
     return {"reference": cells[0].name, "rows": rows, "left_out": left_out}
+
+
+def _digest(table: tuple[tuple[float, ...], ...]) -> str:
+    """Names a table of steps: what was drawn by another one, of another version say, is not taken for this way's."""
+    return hashlib.sha256(repr(table).encode()).hexdigest()[:8]
 
 
 def row(cell: Cell, drawn: Drawn, reference: Found, text: Tensor) -> dict[str, Any]:

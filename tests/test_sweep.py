@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ElementTree
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tiny_checkpoint import write_tiny_checkpoint
 from clip2latent import cli, sweep_drawing
 from clip2latent.evaluate import Plan, evaluate
 from clip2latent.plot import Panel, Point, svg
+from clip2latent.schedule import uniform_log_snr_times
 from clip2latent.sweep import Cell, Grid, sweep
 from clip2latent.sweep_drawing import draw, load_drawn, save_drawn
 from clip2latent.text2image import Sampling, TextToImage
@@ -84,6 +86,15 @@ def test_what_was_drawn_before_a_kill_is_not_drawn_again(pipeline, record, tmp_p
         assert {key: row[key] for key in row if key not in timings} == {
             key: twin[key] for key in twin if key not in timings
         }
+
+
+def test_what_other_steps_drew_is_drawn_again(pipeline, tmp_path, monkeypatch):
+    grid, cells = Grid((2.0,), (3,), ("dpmpp",), num=2, reference="dpmpp-3-2"), []
+    for low in (-5.0, -5.0, -1.0):
+        monkeypatch.setattr("clip2latent.steps.uniform_log_snr_times", partial(uniform_log_snr_times, low=low))
+        sweep(pipeline, PROMPTS, grid, COMMON, tmp_path)
+        cells.append(len(list(tmp_path.iterdir())))
+    assert cells == [1, 1, 2]
 
 
 def test_a_cell_of_fewer_images_holds_the_first_of_many(pipeline, tmp_path):
