@@ -165,7 +165,7 @@ def test_the_command_writes_record_table_and_plot(tmp_path, command, capsys):
     assert table.count("\n| dpmpp | ") == 2 and table.count("| dpmpp | ") == 6
     tree = ElementTree.parse(tmp_path / "found/metrics.svg")
     assert sum(element.tag.endswith("circle") for element in tree.iter()) == 2 * 5
-    assert "9 of 9, ddim-3-2: CLIP score" in capsys.readouterr().out
+    assert "9 of 9, ddim-3-1: CLIP score" in capsys.readouterr().out
 
 
 def test_a_begun_folder_goes_on_and_another_sweeps_does_not(tmp_path, command, capsys, monkeypatch):
