@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from golden_cases import as_recorded, golden, recorded_outputs
 
 from benchmarks.biggan import random_state, straightforward
+from clip2latent.generators import biggan_layers
 from clip2latent.generators.biggan import PRESETS, BigGAN, from_official
 
 TINY = {"resolution": 32, "G_ch": 4, "G_attn": "16", "dim_z": 16, "shared_dim": 8, "n_classes": 5, "hier": True}
@@ -77,6 +78,30 @@ def test_agrees_with_the_straightforward_form(variant):
     direction = torch.randn(images.shape, generator=rng(1))
     gradients = [torch.autograd.grad((image * direction).sum(), latents)[0] for image in (images, expected)]
     assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[1].norm()
+
+
+def test_winograd_form_agrees_with_the_straightforward_form(monkeypatch):
+    monkeypatch.setattr(biggan_layers, "WINOGRAD_CHANNELS", 4)
+    state = random_state(TINY)
+    generator = from_official(state, **TINY)
+    plain = straightforward(state, generator.init_args)
+    latents = generator.sample_latents(2, rng()).requires_grad_()
+    images = generator.synthesize(latents)
+    expected = plain(*latents[:, 0].split([generator.z_width, generator.class_width], dim=1))
+    convs = [module for module in generator.modules() if isinstance(module, biggan_layers.Conv3x3)]
+    # The first convolution of a block follows upsampling; none of these images is large enough for its other form.
+    assert [conv.frozen.holds for conv in convs] == [True] * len(convs)
+    torch.testing.assert_close(images, expected, atol=2e-5, rtol=0)
+    direction = torch.randn(images.shape, generator=rng(1))
+    gradients = [torch.autograd.grad((image * direction).sum(), latents)[0] for image in (images, expected)]
+    assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[1].norm()
+    with torch.no_grad():
+        assert generator.synthesize(latents).equal(images)
+    trained = from_official(state, **TINY).requires_grad_(True)
+    trained.synthesize(latents).sum().backward()
+    assert not any(
+        conv.frozen.holds or conv.weight.grad is None for conv in trained.modules() if hasattr(conv, "frozen")
+    )
 
 
 class OneStep(torch.nn.Module):

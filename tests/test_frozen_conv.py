@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from clip2latent.generators import frozen_conv, stylegan2_layers
-from clip2latent.generators.frozen_conv import Frozen, for_conv, for_transposed, for_winograd, winograd_conv
+from clip2latent.generators.frozen_conv import (
+    Frozen,
+    WinogradConv,
+    for_conv,
+    for_transposed,
+    for_winograd,
+    winograd_conv,
+)
 from clip2latent.generators.stylegan2 import StyleGAN2
 from clip2latent.generators.stylegan2_layers import SynthesisLayer, demodulation
 
@@ -52,6 +59,19 @@ def test_winograd_is_the_convolution(batch, height, width, at_once, monkeypatch)
     weight = torch.randn(4, 5, 3, 3, dtype=torch.float64, generator=rng)
     found = winograd_conv(x, for_winograd(weight).weight)
     torch.testing.assert_close(found, F.conv2d(x, weight, padding=1), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("at_once", [1, 200, 2**17])
+@pytest.mark.parametrize("batch, height, width", [(1, 2, 2), (3, 8, 8), (2, 10, 6)])
+def test_winograd_gradient_is_that_of_the_convolution(batch, height, width, at_once, monkeypatch):
+    monkeypatch.setattr(frozen_conv, "AT_ONCE", at_once)
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, 5, height, width, dtype=torch.float64, generator=rng).requires_grad_()
+    weight = torch.randn(4, 5, 3, 3, dtype=torch.float64, generator=rng)
+    outer = torch.randn(batch, 4, height, width, dtype=torch.float64, generator=rng)
+    found = torch.autograd.grad(WinogradConv.apply(x, for_winograd(weight).weight), x, outer)[0]
+    expected = torch.autograd.grad(F.conv2d(x, weight, padding=1), x, outer)[0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 def test_layouts_are_those_the_convolutions_read():

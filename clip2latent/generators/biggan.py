@@ -83,8 +83,8 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, condition: int, eps: float, one_hot: bool):
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.conv1 = layers.Conv3x3(inputs, outputs)
+        self.conv2 = layers.Conv3x3(outputs, outputs)
         self.conv_sc = nn.Conv2d(inputs, outputs, 1)
         self.bn1 = ConditionalNorm(inputs, condition, eps, one_hot)
         self.bn2 = ConditionalNorm(outputs, condition, eps, one_hot)
