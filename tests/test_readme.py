@@ -1,4 +1,4 @@
-"""The README's commands run as they stand there, in its order, in a folder that sees the repository's files.
+"""The documents' commands run as they stand there, in their order, in a folder that sees the repository's files.
 
 A comment before a block changes how: `<!-- test: --count 500 ; --max_steps 9 -->` appends the first piece to the
 block's first command, the second to its second, and so on; `<!-- test: skip, why -->` leaves the block out.
@@ -85,21 +85,25 @@ def _found(word, folder):
     return str(matches[-1].relative_to(folder))
 
 
-README = ROOT / "README.md"
-BLOCKS = blocks(README.read_text(encoding="utf-8")) if README.is_file() else []
+DOCUMENTS = ("README.md", "docs/search-and-refine.md", "docs/evaluation.md")
+BLOCKS = {
+    f"{name}, block {number}": block
+    for name in DOCUMENTS
+    for number, block in enumerate(blocks((ROOT / name).read_text(encoding="utf-8")), 1)
+}
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("readme")
+    folder = tmp_path_factory.mktemp("documents")
     for name in VISIBLE:
         (folder / name).symlink_to(ROOT / name)
     return folder
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_a_block_of_the_readme_runs(number, workplace):
-    run(BLOCKS[number], workplace)
+@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
+def test_a_block_of_a_document_runs(block, workplace):
+    run(block, workplace)
 
 
 def test_blocks_and_commands_are_found_as_they_stand():
