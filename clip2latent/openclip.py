@@ -14,6 +14,7 @@ from open_clip.tokenizer import HFTokenizer
 from torch import nn
 
 from clip2latent.downloads import is_offline
+from clip2latent.lean_clip import make_lean_
 from clip2latent.openclip_weights import load_weights
 
 MEAN: tuple[float, ...] = open_clip.OPENAI_DATASET_MEAN
@@ -61,7 +62,7 @@ def build_clip(model_cfg: Mapping[str, Any]) -> nn.Module:
     if custom_text:
         architecture = open_clip.CoCa if "multimodal_cfg" in cfg else open_clip.CustomTextCLIP
     try:
-        return architecture(**cfg)
+        return make_lean_(architecture(**cfg))
     except (TypeError, KeyError) as error:
         raise ValueError(f"model_cfg does not describe an open_clip model: {error}") from error
     except (ImportError, OSError, RuntimeError) as error:

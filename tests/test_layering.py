@@ -80,6 +80,7 @@ LAYERS = [
         "inception",
         "paired",
         "judge",
+        "lean_clip",
         "lean_graph",
         "lean_prior",
         "lean_transformer",
