@@ -24,7 +24,7 @@ def refine(
     views: int = 16,
     towards: str | None = None,
     weights: str = "shared",
-    lr: float = 0.02,
+    lr: float = 0.05,
     space: str | None = None,
     pull: float = 0.0,
     pull_to: str = "sample",

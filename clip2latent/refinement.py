@@ -22,7 +22,7 @@ from clip2latent.samples import Samples
 from clip2latent.sampling import check_at_least
 from clip2latent.text2image import TextToImage
 
-LR = 0.02
+LR = 0.05
 """Learning rate for a hundred steps; the paper's 0.005 is for a thousand."""
 PULLS = ("sample", "mean")
 SPACES = (None, "w+")

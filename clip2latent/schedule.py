@@ -54,7 +54,7 @@ def uniform_times(schedule: Schedule, num: int) -> list[int]:
     return [round(schedule.timesteps * (num - index) / num) - 1 for index in range(num)]
 
 
-def uniform_log_snr_times(schedule: Schedule, num: int, low: float = -2.5, high: float = 4.75) -> list[int]:
+def uniform_log_snr_times(schedule: Schedule, num: int, low: float = -2.5, high: float = 5.5) -> list[int]:
     """Returns `num` distinct timesteps from T-1 downwards, the others nearest to lambda uniform in [low, high].
 
     The range keeps out the ends of the cosine schedule, where lambda runs away and little is decided; beginning lower

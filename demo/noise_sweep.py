@@ -17,8 +17,8 @@ from pathlib import Path
 from demo.make import PRIOR_BUDGETS, ROOT
 from demo.noise_runs import Interrupted, Settings, Way, score, train_way, write
 
-ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
-CENTRED = (1.0,)
+ALPHAS = (0.0, 0.25, 0.5)
+CENTRED = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 
 
 def ways(alphas: Sequence[float], centred: Sequence[float]) -> list[Way]:

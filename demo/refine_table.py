@@ -18,7 +18,7 @@ from typing import Any
 from demo.make import ROOT
 
 MARKS = {
-    "refined": (25, 50, 100, 250),
+    "refined": (25, 50, 75, 100, 250),
     "same": (25, 50, 100),
     "direct": (100, 1000),
     "fusedream": (100, 250, 500, 1000),
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--prompts", type=Path, default=ROOT / "configs/prompts/demo.jsonl", help="with attributes")
     parser.add_argument("--count", type=int, default=12, help="prompts taken of the file")
     parser.add_argument("--views", type=int, default=8, help="of an image at each step")
-    parser.add_argument("--lr", type=float, default=0.02, help="learning rate, but for FuseDream's own, 0.005")
+    parser.add_argument("--lr", type=float, default=0.05, help="learning rate, but for FuseDream's own, 0.005")
     parser.add_argument("--preset", choices=("full", "smoke"), default="full", help="smoke: few steps, for tests")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", action="store_true", help="write what there is, and do nothing more")
