@@ -107,10 +107,13 @@ def _attack_told(rows: Sequence[Row]) -> list[str]:
         return []
     told = []
     for row in (row for row in rows if row["way"].endswith(f"{STEPS} steps")):
+        shares = []
+        for name in ("clip", "augclip"):
+            share = (row[name] - untouched[name]) / (genuine[name] - untouched[name])
+            shares.append(f"{100 * share:.0f} % by {NAMES[name]}")
         told.append(
-            f"{row['way']}, {row['at']} of 255: CLIP {untouched['clip']:.3f} to {row['clip']:.3f} (pictures of the"
-            f" target {genuine['clip']:.3f}), AugCLIP {untouched['augclip']:.3f} to {row['augclip']:.3f}"
-            f" ({genuine['augclip']:.3f}); the judge sees the target in {100 * row['target class']:.0f} %."
+            f"{row['way']}, {row['at']} of 255: of the way to the score of a picture of the target,"
+            f" {' and '.join(shares)}; the judge sees the target in {100 * row['target class']:.0f} %."
         )
     return ["", *(f"- {line}" for line in told)]
 
