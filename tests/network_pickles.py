@@ -9,6 +9,7 @@ from unittest import mock
 import torch
 from torch import nn
 
+from clip2latent.generators.frozen_conv import Kept
 from clip2latent.generators.stylegan2 import StyleGAN2
 
 SOURCE = "raise SystemExit('the source in a network pickle was run')"
@@ -45,8 +46,9 @@ class Persistent:
 
 
 def persistent(module: nn.Module, class_name="Generator", **attributes) -> Persistent:
-    """A module and its children as NVIDIA's decorator pickles them: the instance's dict."""
-    state = {name: value for name, value in vars(module).items() if not isinstance(value, (nn.Module, tuple, dict))}
+    """A module and its children as NVIDIA's decorator pickles them: the instance's dict, without what is ours alone."""
+    left_out = (nn.Module, tuple, dict, Kept)
+    state = {name: value for name, value in vars(module).items() if not isinstance(value, left_out)}
     state |= {name: vars(module)[name] for name in ("_parameters", "_buffers", "_forward_hooks")}
     state["_modules"] = {name: persistent(child, type(child).__name__) for name, child in module._modules.items()}
     state |= {"_init_args": (), "_init_kwargs": EasyDict(), **attributes}
