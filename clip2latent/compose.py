@@ -22,6 +22,7 @@ from clip2latent.interfaces import Objective
 from clip2latent.latents import expand, reduce
 from clip2latent.paste import Placement, make_pasting
 from clip2latent.perceptual import Distance
+from clip2latent.refine import entropy
 
 
 def compose(
@@ -139,7 +140,7 @@ class _Search:
                     some, part = rows[at : at + chunk], _rows(state, slice(at, at + chunk))
                     for step in range(start, turn.steps):
                         if rng is not None:
-                            rng.manual_seed(_entropy(self.composing.seed, step))
+                            rng.manual_seed(entropy(self.composing.seed, step))
                         part = self.advance(some, part)
                         if (step + 1) % self.composing.check == 0 or step + 1 == turn.steps:
                             self.look(some, part)
@@ -234,8 +235,3 @@ def _rows(state: Any, rows: slice | list[int]) -> Any:
 def _flat(parts: Sequence[Tensor]) -> Tensor:
     """Joins tensors [P, ...] to [P, F]."""
     return torch.cat([part.flatten(1) for part in parts], dim=1)
-
-
-def _entropy(*numbers: int) -> int:
-    """A seed that depends on all numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

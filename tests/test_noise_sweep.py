@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from clip2latent.checkpoint import load_prior
+from clip2latent import plot
 from demo import noise_report, noise_runs, noise_sweep
 from demo.noise_runs import Way
 
@@ -109,7 +110,7 @@ def test_without_a_judge_its_panel_says_so():
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.25), (0.512, 0.603), (0.5, 0.5), (-0.1, 0.9)])
 def test_ticks_enclose_what_is_shown(low, high):
-    ticks = noise_report._ticks(low, high)
+    ticks = plot.ticks(low, high)
     assert ticks[0] <= low + 1e-9 and ticks[-1] >= high - 1e-9 and 2 <= len(ticks) <= 9
     steps = [after - before for before, after in itertools.pairwise(ticks)]
     assert max(steps) - min(steps) < 1e-9
