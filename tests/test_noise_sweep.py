@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from clip2latent.checkpoint import load_prior
 from clip2latent import plot
+from clip2latent.checkpoint import load_prior
 from demo import noise_report, noise_runs, noise_sweep
 from demo.noise_runs import Way
 
