@@ -27,6 +27,7 @@ __all__ = [
     "ddpm_steps",
     "dpmpp_steps",
     "extrapolate",
+    "fresh_noise",
     "guided",
     "normal",
     "row_generators",
@@ -66,20 +67,27 @@ def normal(shape: Sequence[int], rng: Rng, device: torch.device | str = "cpu") -
     return torch.stack([torch.randn(*shape[1:], generator=row, device=row.device) for row in rng]).to(device)
 
 
-def sample(denoise: Denoiser, x: Tensor, steps: Steps, rng: Rng) -> Tensor:
+def fresh_noise(steps: Steps, shape: Sequence[int], rng: Rng, device: torch.device | str = "cpu") -> Tensor:
+    """Draws all noise [B, N, K, D] that N stochastic rows of a table add to a state of `shape` [B, K, D]."""
+    drawn = [normal(shape, rng, device) for deviation in steps.noise.tolist() if deviation > 0]
+    return torch.stack(drawn, dim=1) if drawn else torch.zeros(shape[0], 0, *shape[1:], device=device)
+
+
+def sample(denoise: Denoiser, x: Tensor, steps: Steps, rng: Rng | Tensor) -> Tensor:
     """Runs a sampler from noise x [B, K, D] to clean tokens [B, K, D].
 
     Args:
         denoise: the prediction of x0.
         x: standard normal noise, e.g. from `normal` with the same `rng`.
         steps: the sampler's table.
-        rng: source of the fresh noise of stochastic samplers.
+        rng: source of the fresh noise of stochastic samplers, or what `fresh_noise` drew from it.
     """
-    x0_prev = torch.zeros_like(x)
+    x0_prev, drawn = torch.zeros_like(x), 0
     for t, weight_x, weight_x0, weight_prev, deviation in zip(*(column.tolist() for column in steps), strict=True):
         x0 = denoise(x, torch.full((len(x),), t, device=x.device))
         x = weight_x * x + weight_x0 * x0 + weight_prev * x0_prev
         if deviation > 0:
-            x = x + deviation * normal(x.shape, rng, x.device)
+            x = x + deviation * (rng[:, drawn] if isinstance(rng, Tensor) else normal(x.shape, rng, x.device))
+            drawn += 1
         x0_prev = x0
     return x

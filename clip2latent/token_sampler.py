@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clip2latent.diffusion import Rng, Steps, guided, sample
+from clip2latent.diffusion import Rng, Steps, fresh_noise, guided, sample
 from clip2latent.lean_graph import Recorded, Replays, record_on_cuda
 from clip2latent.lean_prior import LeanPrior, Memory, PreparedPrior
 from clip2latent.prior import LatentPrior
@@ -22,8 +22,8 @@ class TokenSampler:
 
     The lean form, a second copy of the weights, is made when it is first needed, and again after they have changed. A
     prior with forward hooks or one that is still trained is called itself. On CUDA the whole loop is one graph for each
-    table of steps, guidance and size of the batch; where the table draws fresh noise or has more than 64 steps, each
-    step is one.
+    table of steps, guidance and size of the batch, with the fresh noise of stochastic samplers, drawn before, among its
+    inputs; where the table has more than 64 steps, each step is one.
     """
 
     def __init__(self, prior: nn.Module, record: Callable[..., Recorded] | None = None) -> None:
@@ -62,17 +62,19 @@ class TokenSampler:
         rows = 1 + rows.view(len(conditions), -1).T  # [B, 1 or 2], the condition's and the negative one's
         past, time, place = lean.remember(distinct, table.t)
 
-        def loop(x: Tensor, rows: Tensor, past: Tensor, time: Tensor, follow: Any = lean.follow) -> Tensor:
+        def loop(
+            x: Tensor, rows: Tensor, past: Tensor, time: Tensor, fresh: Rng | Tensor, follow: Any = lean.follow
+        ) -> Tensor:
             prior = PreparedPrior(follow, Memory(past, time, place))
             other = rows[:, 1:] if rows.shape[1] == 2 else None
-            return sample(guided(prior, rows[:, :1], scale, negative=other, **options), x, table, rng)
+            return sample(guided(prior, rows[:, :1], scale, negative=other, **options), x, table, fresh)
 
         if replays is None:
-            return loop(noise, rows, past, time)
-        if table.noise.any() or len(table.t) > MAX_GRAPH_STEPS:
-            return loop(noise, rows, past, time, partial(replays, "step", lean.follow))
+            return loop(noise, rows, past, time, rng)
+        if len(table.t) > MAX_GRAPH_STEPS:
+            return loop(noise, rows, past, time, rng, partial(replays, "step", lean.follow))
         key = (scale, repr(sorted(options.items())), *(tuple(column.tolist()) for column in table))
-        return replays(key, loop, noise, rows, past, time)
+        return replays(key, loop, noise, rows, past, time, fresh_noise(table, noise.shape, rng, noise.device))
 
     def _made(self) -> tuple[LeanPrior, Replays | None] | None:
         """Returns the lean form of the weights as they are now, and its recordings; None for what must be called."""

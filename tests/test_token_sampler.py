@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from clip2latent import token_sampler
-from clip2latent.diffusion import Schedule, ddpm_steps, dpmpp_steps, guided, sample
+from clip2latent.diffusion import Schedule, ddpm_steps, dpmpp_steps, guided, row_generators, sample
 from clip2latent.lean_graph import Recorded, record_on_cuda
 from clip2latent.prior import LatentPrior
 from clip2latent.text2image import TextToImage
@@ -90,7 +90,29 @@ def test_recordings_serve_all_batches_up_to_a_power_of_two_and_all_conditions():
     assert record.sizes == [4, 8, 4, 4, 4, 4]
 
 
-def test_where_fresh_noise_is_drawn_a_step_is_recorded():
+def test_a_recording_of_a_table_with_fresh_noise_draws_anew_at_each_call():
+    prior, record = frozen(), Recorder()
+    sampler = TokenSampler(prior, record)
+    table = ddpm_steps(SCHEDULE, 6)
+    for batch in (3, 4):
+        compare(sampler, prior, batch, table=table)
+    assert record.sizes == [4]
+    noise, condition, _ = asked(3)
+    first, other = (sampler(noise, condition, table, torch.Generator().manual_seed(seed), 2.0) for seed in (5, 6))
+    assert (first - other).abs().max() > 0.01 and record.sizes == [4]
+
+
+def test_rows_draw_their_noise_from_their_own_generators_in_a_recording_too():
+    prior = frozen()
+    table = ddpm_steps(SCHEDULE, 6)
+    noise, condition, _ = asked(3)
+    found = TokenSampler(prior, Recorder())(noise, condition, table, row_generators(0, 1, 3), 2.0)
+    alone = TokenSampler(prior)(noise[:2], condition[:2], table, row_generators(0, 1, 2), 2.0)
+    torch.testing.assert_close(found[:2], alone, rtol=0, atol=1e-4)
+
+
+def test_of_a_table_with_many_steps_a_step_is_recorded(monkeypatch):
+    monkeypatch.setattr("clip2latent.token_sampler.MAX_GRAPH_STEPS", 5)
     prior, record = frozen(), Recorder()
     sampler = TokenSampler(prior, record)
     for case in ({"table": ddpm_steps(SCHEDULE, 6)}, {"table": ddpm_steps(SCHEDULE, 7), "scale": 3.0}):
