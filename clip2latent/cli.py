@@ -16,6 +16,7 @@ import clip2latent
 from clip2latent.arguments import in_order, one_line
 from clip2latent.chunking import ChunkHalved, is_out_of_memory
 from clip2latent.cli_compose import compose
+from clip2latent.cli_configs import configs
 from clip2latent.cli_direction import direction
 from clip2latent.cli_doctor import doctor
 from clip2latent.cli_edit import edit, interpolate, mix
@@ -191,6 +192,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, _Command]]:
         convert,
         export,
         push,
+        configs,
         doctor,
     ):
         summary = (run.__doc__ or "").splitlines()[0]

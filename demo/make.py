@@ -20,8 +20,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from clip2latent.assets import FOLDER as ASSETS
+from clip2latent.assets import configs_folder
+
 ROOT = Path(__file__).parents[1]
-ASSETS = ROOT / "clip2latent" / "assets"
 MODELS = (
     "demo-judge",
     "demo-clip",
@@ -66,7 +68,7 @@ def plan(preset: str, seed: int, work: Path, assets: Path, device: str | None) -
 
     count, rows, options = PRIOR_BUDGETS[preset]
     pairs, run = work / "pairs", work / "prior"
-    datagen = [*python, "datagen", "--config", str(ROOT / "configs/datagen/demo.yaml"), "--out", str(pairs)]
+    datagen = [*python, "datagen", "--config", str(configs_folder() / "datagen/demo.yaml"), "--out", str(pairs)]
     datagen += [f"--count={count}", f"--rows_per_shard={rows}", f"--seed={seed}"]
     datagen += [f"--generator.init_args.source={source('demo-avatars')}"]
     datagen += [f"--embedder.init_args.source={source('demo-clip')}"]

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from demo.make import ROOT
+from clip2latent.assets import configs_folder
 
-CONFIG = ROOT / "configs/train/demo.yaml"
+CONFIG = configs_folder() / "train/demo.yaml"
 
 
 class Way(NamedTuple):
@@ -140,8 +140,7 @@ def _step(checkpoint: Path) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    sys.path.insert(0, str(ROOT))
-    from train import main
+    from clip2latent.cli_train import main
 
     warnings.filterwarnings("ignore", ".*LightningCLI's args parameter is intended.*")
     return main(arguments)

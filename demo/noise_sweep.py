@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from demo.make import PRIOR_BUDGETS, ROOT
+from clip2latent.assets import configs_folder
+from demo.make import PRIOR_BUDGETS
 from demo.noise_runs import Interrupted, Settings, Way, score, train_way, write
 
 ALPHAS = (0.0, 0.25, 0.5)
@@ -37,7 +38,7 @@ def make_pairs(folder: Path, count: int, rows: int, seed: int) -> None:
     """Makes the demo's pairs, where they are not there yet."""
     from datagen.__main__ import main as datagen
 
-    options = ["--config", str(ROOT / "configs/datagen/demo.yaml"), "--out", str(folder)]
+    options = ["--config", str(configs_folder() / "datagen/demo.yaml"), "--out", str(folder)]
     if not (folder / "dataset.json").exists() and datagen(
         [*options, f"--count={count}", f"--rows_per_shard={rows}", f"--seed={seed}"]
     ):
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     settings = Settings(
         data.resolve(),
         (*training, *options.options),
-        ROOT / "configs/prompts/demo-validation.jsonl",
+        configs_folder() / "prompts/demo-validation.jsonl",
         options.prompts,
         4 if smoke else None,
         options.num or (1 if smoke else 8),
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="training steps (default: the preset's)")
     parser.add_argument("--guidance", type=float, nargs="+", default=(1.0, 1.5, 2.0, 3.0), help="scales to compare")
     parser.add_argument("--plot", type=float, nargs="+", default=(1.0, 2.0), help="those of them to plot")
-    parser.add_argument("--prompts", type=Path, default=ROOT / "configs/prompts/demo.jsonl", help="to compare on")
+    parser.add_argument("--prompts", type=Path, default=configs_folder() / "prompts/demo.jsonl", help="to compare on")
     parser.add_argument("--num", type=int, help="images for each prompt (default: 8)")
     parser.add_argument(
         "--checkpoint",

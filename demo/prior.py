@@ -12,9 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from clip2latent.assets import configs_folder
 from clip2latent.checkpoint import export_prior
-
-ROOT = Path(__file__).parents[1]
 
 
 def main() -> int:
@@ -25,12 +24,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("options", nargs="*", help="further options of train.py fit")
     arguments = parser.parse_args()
-    sys.path.insert(0, str(ROOT))
-    from train import main as train
+    from clip2latent.cli_train import main as train
 
-    options = ["fit", "--config", str(ROOT / "configs/train/demo.yaml"), "--data.path", str(arguments.data)]
+    options = ["fit", "--config", str(configs_folder() / "train/demo.yaml"), "--data.path", str(arguments.data)]
     options += [f"--seed_everything={arguments.seed}", f"--trainer.default_root_dir={arguments.work}"]
-    options += [f"--validation.prompts={ROOT / 'configs/prompts/demo-validation.jsonl'}", *arguments.options]
+    options += [f"--validation.prompts={configs_folder() / 'prompts/demo-validation.jsonl'}", *arguments.options]
     if (arguments.work / "last.ckpt").exists():
         options.append("--ckpt_path=last")
     failed = train(options)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demo.make import ROOT
+from clip2latent.assets import configs_folder
 
 if TYPE_CHECKING:
     from demo.study_cells import Scale
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budgets", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="of the attack, of 255")
     parser.add_argument("--starts", type=int, default=16, help="images that an optimisation starts from")
     parser.add_argument("--prompts", type=int, default=20, help="of the ablation, evenly spaced in the file")
-    parser.add_argument("--file", type=Path, default=ROOT / "configs/prompts/demo-objects.jsonl", help="of prompts")
+    parser.add_argument("--file", type=Path, default=configs_folder() / "prompts/demo-objects.jsonl", help="of prompts")
     parser.add_argument("--searched", type=int, nargs="+", default=[200, 20, 1000], help="M: usual number, then others")
     parser.add_argument("--steps", type=int, default=60, help="of an optimiser")
     parser.add_argument("--views", type=int, default=8, help="of an image at each step")

@@ -14,7 +14,7 @@ from unittest import mock
 
 from pytorch_lightning import Callback
 
-import train
+from clip2latent import cli_train
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["launched", "tiny_pairs"])
@@ -104,7 +104,7 @@ def launch(folder: Path, arguments: list[str], processes: int = 1, launcher=None
     What they print goes to output-0.txt and so on, in a folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    here = os.pathsep.join([str(Path(__file__).parent), str(Path(train.__file__).parent)])
+    here = os.pathsep.join([str(Path(__file__).parent), str(Path(cli_train.__file__).parents[1])])
     with mock.patch.dict(os.environ, PYTHONPATH=here):  # the server would not find what it is to import
         multiprocessing.forkserver.ensure_running()
     with socket.socket() as free:
@@ -130,7 +130,7 @@ def _train(arguments: list[str], environment: dict[str, str], output: str) -> No
     for stream in (1, 2):
         os.dup2(file, stream)
     sys.argv = ["train.py"]
-    code = train.main(arguments)
+    code = cli_train.main(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(code)

@@ -37,12 +37,12 @@ def read_datagen(path: Path) -> None:
 
 
 def read_train(path: Path) -> None:
-    import train
+    from clip2latent import cli_train
 
     printed = io.StringIO()
     # LightningCLI warns of arguments given beside those of the process.
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit), mock.patch("sys.argv", ["train.py"]):
-        assert train.main(["fit", "--config", str(path), "--data.path", "nowhere", "--print_config"]) in (None, 0)
+        assert cli_train.main(["fit", "--config", str(path), "--data.path", "nowhere", "--print_config"]) in (None, 0)
     settings = yaml.safe_load(printed.getvalue())
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert settings["data"]["path"] == "nowhere" and set(given) <= set(settings)

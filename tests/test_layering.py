@@ -156,10 +156,12 @@ LAYERS = [
         "label_study_report",
         "sweep",
         "sweep_drawing",
+        "web",
     },
     {
         "cli",
         "cli_compose",
+        "cli_configs",
         "cli_direction",
         "cli_doctor",
         "cli_edit",
@@ -172,6 +174,8 @@ LAYERS = [
         "cli_score",
         "cli_share",
         "cli_sweep",
+        "cli_web",
+        "cli_train",
     },
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -8,7 +8,7 @@ import torch
 from launched import SIZES, options
 from tiny_pairs import TinyEmbedder, TinyGenerator, write_tiny_dataset
 
-import train
+from clip2latent import cli_train
 from clip2latent.checkpoint import load_prior
 from clip2latent.data import Pairs
 from clip2latent.prompt_validation import PromptValidation, score_name
@@ -29,7 +29,7 @@ def run(tmp_path_factory):
     more = ("--checkpoints.top_k=2", "--checkpoints.every_n_steps=4", "--average.decay=0.9", "--trainer.devices=1")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["train.py"])
-        assert train.main(options(folder / "data", folder / "run", 9, 3, *validation, *more)) == 0
+        assert cli_train.main(options(folder / "data", folder / "run", 9, 3, *validation, *more)) == 0
     return folder
 
 
@@ -87,9 +87,9 @@ def test_a_checkpoint_is_scored_by_its_averaged_weights(run, command, monkeypatc
         f"--validation.prompts={run / 'prompts.txt'}",
         *SIZES,
     ]
-    assert train.main(arguments) == 2 and "--ckpt_path" in capsys.readouterr().err
+    assert cli_train.main(arguments) == 2 and "--ckpt_path" in capsys.readouterr().err
     before = (run / "run" / "metrics.csv").read_bytes(), (run / "run" / "last.ckpt").read_bytes()
-    assert train.main([*arguments, "--ckpt_path=last"]) == 0
+    assert cli_train.main([*arguments, "--ckpt_path=last"]) == 0
     assert before == ((run / "run" / "metrics.csv").read_bytes(), (run / "run" / "last.ckpt").read_bytes())
     assert all(torch.equal(weights, load_prior(run / "run" / "last.ckpt").prior.queries) for weights in seen) and seen
     stage = {"validate": "val", "test": "test"}[command]
@@ -111,7 +111,7 @@ class Trainer:
 @pytest.fixture
 def drawn(run, tmp_path, monkeypatch):
     """What the prior is conditioned on while validation draws, and the scores it logs."""
-    dataset = train.LatentPairs(str(run / "data")).dataset
+    dataset = cli_train.LatentPairs(str(run / "data")).dataset
     model = PriorTraining(dataset, dim=16, depth=1, heads=2, dim_head=8, centre=True).eval()
     validation = PromptValidation(str(run / "prompts.txt"), images_per_prompt=2, guidance=[1.0], held_out=4)
     conditions, scores = [], {}
@@ -152,7 +152,7 @@ def test_the_baselines_are_what_they_say(drawn):
 
 def test_without_prompts_no_generator_is_loaded(run, tmp_path):
     validation = PromptValidation()
-    dataset = {**train.LatentPairs(str(run / "data")).dataset, "generator": {"class_path": "no.Where"}}
+    dataset = {**cli_train.LatentPairs(str(run / "data")).dataset, "generator": {"class_path": "no.Where"}}
     validation.setup(Trainer(tmp_path), type("Model", (), {"dataset": dataset}), "fit")
     validation.on_validation_epoch_end(Trainer(tmp_path), None)
     shutil.rmtree(tmp_path)

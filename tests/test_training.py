@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_pairs import TinyEmbedder, TinyGenerator, write_tiny_dataset
 
-import train
+from clip2latent import cli_train
 from clip2latent.checkpoint import load_prior
 from clip2latent.data import Pairs
 from clip2latent.diffusion import dpmpp_steps, guided, normal, sample
@@ -22,13 +22,13 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dataset(data):
-    return train.LatentPairs(str(data)).dataset
+    return cli_train.LatentPairs(str(data)).dataset
 
 
 def fit(data, folder, *options, steps=4, interval=None):
     sys.argv = ["train.py"]
     sizes = ["--model.dim=16", "--model.depth=1", "--model.heads=2", "--model.dim_head=8", "--data.batch_size=64"]
-    return train.main(
+    return cli_train.main(
         [
             "fit",
             f"--data.path={data}",

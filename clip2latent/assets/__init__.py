@@ -19,6 +19,12 @@ def asset(name: str) -> Path:
     return folder
 
 
+def configs_folder() -> Path:
+    """Returns the folder of configurations: the repository's, or the one that is installed with the package."""
+    package = FOLDER.parent
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
 def names() -> list[str]:
     """Names of the embedded models."""
     return sorted(path.parent.name for path in FOLDER.glob("*/config.json"))
