@@ -168,8 +168,9 @@ class _Command(NamedTuple):
 
 
 def _parser() -> tuple[ArgumentParser, dict[str, _Command]]:
-    description = "Text-driven sampling of frozen image generators. Every command: sample.py COMMAND --help"
-    parser = ArgumentParser(prog="sample.py", description=description, exit_on_error=False, allow_abbrev=False)
+    name = "clip2latent" if os.path.basename(sys.argv[0]).startswith("clip2latent") else "sample.py"
+    description = f"Text-driven sampling of frozen image generators. Every command: {name} COMMAND --help"
+    parser = ArgumentParser(prog=name, description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"clip2latent {clip2latent.__version__}")
     subcommands = parser.add_subcommands(required=True)
     commands = {}
