@@ -22,7 +22,6 @@ _EXPORTS = {
     "load_embedder": "embedders",
     "load_generator": "generators",
     "load_prior": "checkpoint",
-    "redraw": "redraw",
 }
 __all__ = ["__version__", *_EXPORTS]
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import clip2latent
+
 ROOT = Path(__file__).parents[1]
 
 # A module imports from its own layer and the layers above it in this list, never from below.
@@ -36,6 +38,8 @@ LAYERS = [
         "report",
         "sweep_report",
         "pages",
+        "table_page",
+        "unfinished",
         "tar_members",
         "tar_stride",
         "transfer",
@@ -109,6 +113,7 @@ LAYERS = [
         "saved",
         "ranking",
         "search",
+        "state_files",
         "training_record",
     },
     {
@@ -128,6 +133,8 @@ LAYERS = [
         "compose",
         "composition",
         "composition_files",
+        "composition_run",
+        "composition_state",
         "edit",
         "references",
     },
@@ -154,13 +161,19 @@ LAYERS = [
         "hub",
         "label_study",
         "label_study_report",
+        "seen_pictures",
         "sweep",
         "sweep_drawing",
+        "table",
+        "table_scoring",
+        "ways",
         "web",
     },
     {
         "cli",
+        "cli_banks",
         "cli_compose",
+        "cli_compose_run",
         "cli_configs",
         "cli_direction",
         "cli_doctor",
@@ -174,6 +187,7 @@ LAYERS = [
         "cli_score",
         "cli_share",
         "cli_sweep",
+        "cli_table",
         "cli_web",
         "cli_train",
     },
@@ -286,3 +300,9 @@ def test_help_comes_at_once(run):
     heavy, seconds = done.stderr.strip().splitlines()[-2:]
     assert heavy == "[]" and float(seconds) < 3
     assert "usage:" in done.stdout
+
+
+def test_no_export_hides_behind_a_module_of_its_name():
+    """Importing a submodule sets the package's attribute of that name."""
+    modules = {name.split(".")[1] for name in MODULES if name.startswith("clip2latent.")}
+    assert not modules & set(clip2latent.__all__)
