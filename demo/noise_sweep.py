@@ -18,8 +18,7 @@ from clip2latent.assets import configs_folder
 from demo.make import PRIOR_BUDGETS
 from demo.noise_runs import Interrupted, Settings, Way, score, train_way, write
 
-ALPHAS = (0.0, 0.25, 0.5)
-CENTRED = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+ALPHAS = CENTRED = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 
 
 def ways(alphas: Sequence[float], centred: Sequence[float]) -> list[Way]:
