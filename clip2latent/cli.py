@@ -20,85 +20,16 @@ from clip2latent.cli_configs import configs
 from clip2latent.cli_direction import direction
 from clip2latent.cli_doctor import doctor
 from clip2latent.cli_edit import edit, interpolate, mix
-from clip2latent.cli_generate import generate, remake, warn_of_unknown_words
+from clip2latent.cli_evaluate import evaluate
+from clip2latent.cli_generate import generate, remake
 from clip2latent.cli_invert import invert
 from clip2latent.cli_refine import refine
-from clip2latent.cli_score import report, score, write_page
+from clip2latent.cli_score import report, score
 from clip2latent.cli_search import search
 from clip2latent.cli_search_study import search_study
 from clip2latent.cli_share import export, push
 from clip2latent.cli_sweep import sweep
-from clip2latent.outputs import choose_folder, filled, provenance, write_json
-from clip2latent.progress import progress_bar
-
-
-def evaluate(
-    prompts: str,
-    checkpoint: str = "demo",
-    num: int = 8,
-    guidance: list[float] | None = None,
-    candidates: int = 16,
-    repeats: int = 4,
-    retrieval: int = 30000,
-    steps: int = 8,
-    sampler: str = "dpmpp",
-    truncation: float = 1.0,
-    seed: int = 0,
-    judge: str | None = "demo",
-    holdout: str | None = None,
-    fidelity: int = 5000,
-    out: str | None = None,
-    overwrite: bool = False,
-    chunk: int = 64,
-) -> None:
-    """Scores a checkpoint on a prompts file beside random latents, retrieval and real pictures; writes metrics.json.
-
-    Args:
-        prompts: A prompts file; .jsonl with {"prompt", "attributes"} lines for judge accuracy too.
-        checkpoint: "demo", a training checkpoint (.ckpt), an exported folder, owner/name on the Hub, or a published
-            prior of the original clip2latent: its .ckpt beside its yaml, or a yaml file as in configs/sample/.
-        num: Images for each prompt and row of the table.
-        guidance: The guidances to try, as [1,2,3]; what the checkpoint recommends is always among them.
-        candidates: How many the best is taken of, in the rows that take the best.
-        repeats: How often it is taken, for each prompt.
-        retrieval: Random latents to retrieve the best num of, for each prompt; 0 leaves retrieval out.
-        steps: Sampling steps.
-        sampler: dpmpp, ddim, ddpm, or clip2latent-skip (the original's, to reproduce its results).
-        truncation: 1 for the full variety, towards 0 ever nearer to the average image.
-        seed: The same seed gives the same numbers.
-        judge: The attribute judge, for prompts with attributes: "demo", a folder, or null for none.
-        holdout: Another CLIP to score by, one that nothing is chosen by: as for generate's rank.
-        fidelity: Images on which the generator is compared with real pictures; 0 leaves it out.
-        out: Output folder (default: a new one, outputs/evaluate-<number>).
-        overwrite: Write into an output folder that already holds files.
-        chunk: Images made at once; fewer need less memory.
-    """
-    from clip2latent.prompts import read_prompts
-
-    read = read_prompts(prompts)
-    folder = choose_folder(out, "evaluate", overwrite)
-    from clip2latent import evaluate as evaluation
-    from clip2latent import report as reports
-    from clip2latent.images import save_png
-    from clip2latent.ranking import load_ranker
-    from clip2latent.text2image import Sampling, TextToImage
-
-    plan = evaluation.Plan(num, tuple(guidance or (1.0, 2.0, 3.0)), candidates, repeats, retrieval, fidelity)
-    sampling = Sampling(None, steps, sampler, truncation, seed, chunk)
-    pipeline = TextToImage.from_pretrained(checkpoint)
-    warn_of_unknown_words(pipeline.embedder, [prompt.text for prompt in read])
-    critic, world = evaluation.critics(read, judge)
-    other = None if holdout is None else load_ranker(holdout).to(pipeline.device)
-    measured = evaluation.evaluate(pipeline, read, plan, sampling, critic, world, progress_bar, other)
-    options = {"checkpoint": checkpoint, "prompts": prompts, "judge": judge, "holdout": holdout}
-    files = ["grid.png", "metrics.json", "report.html"]
-    record = {"options": options, **measured.record, **provenance(), "files": files}
-    with filled(folder, "metrics.json") as staging:
-        save_png(measured.picture, staging / "grid.png", {"options": options})
-        write_json(staging / "metrics.json", record)
-        write_page(staging)
-    print(reports.markdown(measured.record))
-    print(f"\n{', '.join(str(folder / name) for name in files)}")
+from clip2latent.cli_table import table
 
 
 def convert(
@@ -189,6 +120,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, _Command]]:
         score,
         report,
         sweep,
+        table,
         search_study,
         convert,
         export,
@@ -231,7 +163,7 @@ _TEXTS: dict[str, dict[str, dict[str, Any]]] = {
     "interpolate": {"sources": {"nargs": "*", "help": 'Prompts, or results, in order: interpolate "a boy" "a man"'}},
     "compose": {"prompt": {"help": 'What the whole shows: compose "a red fish and a boat" --foreground "a red fish"'}},
     "score": {"images": {"help": "A folder of pictures, whatever made them."}},
-    "report": {"folders": {"nargs": "*", "help": "What evaluate, sweep or score wrote; several are compared."}},
+    "report": {"folders": {"nargs": "*", "help": "What evaluate, sweep, table or score wrote; several are compared."}},
     "convert": {
         "source": {"help": "A file, a folder, an embedded generator's name, http(s)://... or hf://owner/name/file."},
         "out": {"help": "Output folder."},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 
 from clip2latent.outputs import choose_folder, filled, provenance, slug, write_json
 from clip2latent.progress import progress_bar
+from clip2latent.unfinished import kept_work
 
-METRICS, PAGE = "metrics.json", "report.html"
+METRICS, PAGE, UNFINISHED = "metrics.json", "report.html", "unfinished"
 
 
 def score(
@@ -31,6 +33,8 @@ def score(
 ) -> None:
     """Scores a folder of pictures, whatever made them, by their captions and beside real ones; writes a page.
 
+    Killed, the same command with the same --out goes on.
+
     Args:
         images: A folder of pictures.
         captions: A text file with a line for each picture (or for each two, three, ... pictures in a row); .jsonl with
@@ -46,7 +50,7 @@ def score(
         distractors: Other captions among which R-precision looks for a picture's own.
         repeats: How often they are drawn.
         seed: The same seed gives the same numbers.
-        out: Output folder (default: a new one, outputs/score-<folder>-<number>).
+        out: Output folder (default: a new one, outputs/score-<folder>-<number>); give one that was begun, to go on.
         overwrite: Write into an output folder that already holds files.
         chunk: Pictures held at once; fewer need less memory.
     """
@@ -55,7 +59,8 @@ def score(
 
     pairing = pair(Path(images), None if captions is None else read_captions(captions))
     real = None if reference is None else list_pictures(Path(reference))
-    folder = choose_folder(out, f"score-{slug(Path(images).absolute().name)}", overwrite)
+    begun = out is not None and (Path(out) / UNFINISHED).is_dir()
+    folder = choose_folder(out, f"score-{slug(Path(images).absolute().name)}", overwrite or begun)
     import torch
 
     from clip2latent.cli_generate import warn_of_unknown_words
@@ -75,14 +80,20 @@ def score(
     for model in embedders:
         model.to(device)
     extractor = load_extractor(features, device) if features else embedder_extractor(embedders[0], embedder)
+    clips = [ModelSpec.of(source, {}, model).to_dict() for source, model in zip(sources, embedders, strict=True)]
+    models = {**dict(zip(("embedder", "holdout"), clips, strict=False)), "features": extractor.identity}
+    work = folder / UNFINISHED
+    parts = kept_work(work / "score.json", work / "parts", {"models": models, "chunk": chunk}, "a score", overwrite)
     started = time.monotonic()
-    report = score_folder(pairing, embedders, extractor, real, how, device, progress_bar)
+    try:
+        report = score_folder(pairing, embedders, extractor, real, how, device, progress_bar, parts)
+    except KeyboardInterrupt:
+        print(f"interrupted: what was seen is kept; the same command with --out {folder} goes on", file=sys.stderr)
+        raise SystemExit(130) from None
     record: dict[str, Any] = {"options": {"images": images, "captions": captions, "reference": reference}}
     record |= {"device": str(device), "seconds": time.monotonic() - started}
     for numbers, source in zip(report.record["clip"], sources, strict=True):
         numbers["embedder"] = source
-    clips = [ModelSpec.of(source, {}, model).to_dict() for source, model in zip(sources, embedders, strict=True)]
-    models = {**dict(zip(("embedder", "holdout"), clips, strict=False)), "features": extractor.identity}
     names = {title: f"{slug(title)}.png" for title in report.pictures}
     record |= {"models": models, **report.record, **provenance()}
     record["pictures"] = {name: title for title, name in names.items()}
@@ -92,6 +103,7 @@ def score(
             save_png(picture, staging / names[title], {"options": record["options"]})
         write_json(staging / METRICS, record)
         write_page(staging)
+    shutil.rmtree(work)
     sets = [report.record["images"], *([report.record["reference"]] if report.record["reference"] else [])]
     damaged = [broken for pictures in sets for broken in pictures["damaged"]]
     for broken in damaged[:10]:

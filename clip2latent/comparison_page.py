@@ -36,7 +36,7 @@ def comparison_page(records: Mapping[str, Record]) -> Page:
     rows: list[tuple[str, Mapping[str, str]]] = []
     for name, record in records.items():
         if "measuring" in record:
-            rows.append((name, _scored(record)))
+            rows.append((name, scored_cells(record)))
         elif "plan" in record:
             rows += [(f"{name}: {row['row']}", _evaluated(row, len(record["prompts"]))) for row in record["rows"]]
         else:
@@ -54,7 +54,8 @@ def comparison_page(records: Mapping[str, Record]) -> Page:
     )
 
 
-def _scored(record: Record) -> Mapping[str, str]:
+def scored_cells(record: Record) -> dict[str, str]:
+    """Returns the cells of what score found, by the keys of `COLUMNS`."""
     first, *others = record["clip"]
     cells = {
         "pictures": str(record["images"]["used"]),
@@ -66,12 +67,20 @@ def _scored(record: Record) -> Mapping[str, str]:
     for other in others:
         cells["holdout_score"] = number(other["clip_score"], other["clip_score_stderr"])
         cells["holdout_r_precision"] = _deviating(other["r_precision"])
-    cells["inception_score"] = _deviating(record["inception_score"].get("class"))
+    cells["inception_score"] = _inception(record["inception_score"])
     reference = record["reference"]
     if reference:
         cells |= {key: number(reference[key]) for key in ("frechet_distance", "precision", "recall")}
         cells["kernel_distance"] = _deviating(reference["kernel_distance"], 1000)
     return cells
+
+
+def _inception(found: Mapping[str, Record]) -> str:
+    """The score by a classifier's classes; of a judge of several attributes the mean of theirs."""
+    if not found:
+        return "-"
+    parts = found.values()
+    return _deviating({name: sum(part[name] for part in parts) / len(parts) for name in ("mean", "deviation")})
 
 
 def _evaluated(row: Record, prompts: int) -> Mapping[str, str]:

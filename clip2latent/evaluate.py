@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from clip2latent.evaluate_rows import collect, measures, retrieved
+from clip2latent.evaluate_rows import Measured, collect, load_measured, measures, retrieved, save_measured
 from clip2latent.fidelity import Judge, fidelity
 from clip2latent.images import grid
 from clip2latent.interfaces import Embedder
@@ -107,8 +108,9 @@ def evaluate(
     world: World | None = None,
     bar: Bar | None = None,
     holdout: Embedder | None = None,
+    folder: Path | None = None,
 ) -> Report:
-    """Measures every row of the plan.
+    """Measures every row of the plan; a row that the folder holds is not made again.
 
     Args:
         pipeline: the prior with its generator and embedder.
@@ -119,6 +121,7 @@ def evaluate(
         world: draws the ceiling, real pictures of the attributes; None for none.
         bar: makes progress bars.
         holdout: a CLIP on the pipeline's device that nothing was chosen by, for scores of its own; None for none.
+        folder: of the rows that are done, with the same arguments all; None keeps none.
 
     Raises:
         ValueError: for attributes that the judge does not know.
@@ -134,18 +137,23 @@ def evaluate(
             judge.to(pipeline.device)
     sampling = replace(sampling, guidance=pipeline.recommended_guidance)
     bar = bar or _no_bar
-    rows, columns, column_scores = [], [], []
+    rows: list[Measured] = []
     for source in sources(pipeline, prompts, text, plan, sampling, world, bar):
-        chunks = _watched(source.chunks(), bar, source.name, len(prompts) * source.num)
-        found = collect(chunks, len(prompts), source.num, judge, holdout, pipeline.device)
-        numbers = {"key": source.key, "row": source.name, "images_per_prompt": source.num}
-        numbers |= measures(found, text, prompts, judge) | retrieved("r_precision", found.embeddings, text)
-        if held_text is not None and found.held is not None:
-            numbers |= mean_over_prompts("holdout_score", clip_score(found.held, held_text).mean(1).tolist())
-            numbers |= retrieved("holdout_r_precision", found.held, held_text)
-        rows.append(numbers)
-        columns.append(found.pictures)
-        column_scores.append(clip_score(found.embeddings[:, :1], text)[: len(found.pictures), 0])
+        path = None if folder is None else folder / f"{source.key}.safetensors"
+        row = None if path is None else load_measured(path)
+        if row is None:
+            chunks = _watched(source.chunks(), bar, source.name, len(prompts) * source.num)
+            found = collect(chunks, len(prompts), source.num, judge, holdout, pipeline.device)
+            numbers = {"key": source.key, "row": source.name, "images_per_prompt": source.num}
+            numbers |= measures(found, text, prompts, judge) | retrieved("r_precision", found.embeddings, text)
+            if held_text is not None and found.held is not None:
+                numbers |= mean_over_prompts("holdout_score", clip_score(found.held, held_text).mean(1).tolist())
+                numbers |= retrieved("holdout_r_precision", found.held, held_text)
+            first = clip_score(found.embeddings[:, :1], text)[: len(found.pictures), 0]
+            row = Measured(numbers, found.pictures, first)
+            if path is not None:
+                save_measured(row, path)
+        rows.append(row)
     made = None
     if judge is not None and world is not None and plan.fidelity:
         latents = random_latents(pipeline.generator, plan.fidelity, (sampling.seed, 3))
@@ -157,15 +165,15 @@ def evaluate(
         "sampling": asdict(sampling),
         "prompts": texts,
         "texts_sha256": texts_sha256(texts),
-        "models": _models(pipeline, judge, holdout),
-        "rows": rows,
-        "gap_closed": gaps_closed(rows),
+        "models": models_of(pipeline, judge, holdout),
+        "rows": [row.numbers for row in rows],
+        "gap_closed": gaps_closed([row.numbers for row in rows]),
         "generator": made,
     }
     side = pipeline.generator.resolution
-    shown = torch.stack([F.interpolate(column, size=(side, side), mode="area") for column in columns], dim=1)
-    labels, headings = record["prompts"][: len(shown)], [row["row"] for row in rows]
-    return Report(record, grid(shown, labels, torch.stack(column_scores, dim=1), headings))
+    columns = [F.interpolate(row.pictures, size=(side, side), mode="area") for row in rows]
+    shown, scores = torch.stack(columns, dim=1), torch.stack([row.scores for row in rows], dim=1)
+    return Report(record, grid(shown, texts[: len(shown)], scores, [row.numbers["row"] for row in rows]))
 
 
 def sources(
@@ -214,7 +222,7 @@ def sources(
     return rows
 
 
-def _models(pipeline: TextToImage, judge: Judge | None, holdout: Embedder | None) -> dict[str, Any]:
+def models_of(pipeline: TextToImage, judge: Judge | None, holdout: Embedder | None) -> dict[str, Any]:
     """Every model that the numbers rest on, with the hash of its weights as they are in memory."""
     parts = {"generator": pipeline.generator, "embedder": pipeline.embedder, "prior": pipeline.prior}
     parts |= {"judge": judge, "holdout": holdout}

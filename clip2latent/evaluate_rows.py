@@ -1,10 +1,15 @@
-"""A row of an evaluation's table: what is gathered from the images of P prompts, N each, and its measures."""
+"""A row of an evaluation's table: what is gathered from the images of P prompts, N each, its measures, and its file."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -33,6 +38,14 @@ class Row(NamedTuple):
     held: Tensor | None
     read: dict[str, Tensor]
     pictures: Tensor
+
+
+class Measured(NamedTuple):
+    """A row as it is kept: its numbers, plain types, and the pictures [p, 3, R, R] of the first prompts, scored [p]."""
+
+    numbers: dict[str, Any]
+    pictures: Tensor
+    scores: Tensor
 
 
 @torch.no_grad()
@@ -88,3 +101,20 @@ def retrieved(name: str, embeddings: Tensor, text: Tensor) -> dict[str, Any]:
     own = torch.arange(len(text)).repeat_interleave(embeddings.shape[1])
     distractors = min(99, len(text) - 1)
     return {name: r_precision(embeddings.flatten(0, 1), text, own, distractors)._asdict() if distractors else None}
+
+
+def save_measured(measured: Measured, path: Path) -> None:
+    """Writes a row as safetensors, whole or not at all."""
+    tensors = {"pictures": measured.pictures.contiguous(), "scores": measured.scores.contiguous()}
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_bytes(safetensors.torch.save(tensors, {"numbers": json.dumps(measured.numbers)}))
+    os.replace(temporary, path)
+
+
+def load_measured(path: Path) -> Measured | None:
+    """Reads a kept row; None where there is none."""
+    if not path.is_file():
+        return None
+    with safetensors.safe_open(path, "pt") as file:
+        numbers = json.loads(file.metadata()["numbers"])
+        return Measured(numbers, file.get_tensor("pictures"), file.get_tensor("scores"))

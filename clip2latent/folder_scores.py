@@ -20,8 +20,8 @@ from clip2latent.metrics import diversity, frechet_distance, judge_accuracy, mea
 from clip2latent.metrics_retrieval import expected_best, r_precision
 from clip2latent.metrics_sets import inception_score, kernel_distance, manifold
 from clip2latent.pairing import Pairing
-from clip2latent.picture_stream import Reading
 from clip2latent.prompts import texts_sha256
+from clip2latent.seen_pictures import SeenPictures, see
 
 TEXTS = 256
 """Captions embedded at once."""
@@ -66,24 +66,15 @@ class FolderReport(NamedTuple):
     pictures: dict[str, Image.Image]
 
 
-class _Seen(NamedTuple):
-    """What was seen of the n pictures that could be read: rows in their order, and what is to be recorded."""
-
-    kept: Tensor
-    embeddings: list[Tensor]
-    features: Tensor
-    probabilities: dict[str, Tensor]
-    record: dict[str, Any]
-
-
 def score_folder(
     pairing: Pairing,
     embedders: Sequence[Embedder],
     extractor: Extractor,
-    reference: Sequence[Path] | None,
+    reference: Sequence[Path] | SeenPictures | None,
     how: Measuring,
     device: torch.device | str,
     bar: Bar,
+    parts: Path | None = None,
 ) -> FolderReport:
     """Measures pictures with their captions; memory is that of two chunks, and of a row of numbers for each picture.
 
@@ -91,19 +82,22 @@ def score_folder(
         pairing: the pictures and their captions.
         embedders: CLIPs, at least one; the first one orders the pictures shown.
         extractor: what sets of pictures are compared by.
-        reference: real pictures; None for no comparison.
+        reference: real pictures, or what the extractor saw of them; None for no comparison.
         how: how to measure.
         device: where the models are.
         bar: makes progress bars.
+        parts: folder of what the same models have seen already, and where more of it is kept; None for none.
 
     Raises:
         ValueError: where too few pictures can be read.
     """
-    if reference is not None:
+    if isinstance(reference, SeenPictures):
+        _check_enough(len(pairing.pictures), len(reference.kept), how)
+    elif reference is not None:
         _check_enough(len(pairing.pictures), len(reference), how)
     with bar("captions", len(pairing.texts) * len(embedders)) as progress:
         texts = [_embed(embedder, pairing.texts, progress) for embedder in embedders]
-    seen = _see(pairing.pictures, embedders, extractor, how.chunk, device, bar, "pictures")
+    seen = see(pairing.pictures, embedders, extractor, how.chunk, device, bar, "pictures", parts)
     own = torch.tensor(pairing.own)[seen.kept]
     clips = [_clip(images, text, own, how) for images, text in zip(seen.embeddings, texts, strict=True)]
     record: dict[str, Any] = {"measuring": asdict(how)}
@@ -117,7 +111,9 @@ def score_folder(
     record["judge_accuracy"] = _judged(seen.probabilities, pairing, own, extractor)
     record["reference"] = None
     if reference is not None:
-        real = _see(reference, (), extractor, how.chunk, device, bar, "reference")
+        real = reference
+        if not isinstance(real, SeenPictures):
+            real = see(real, (), extractor, how.chunk, device, bar, "reference", parts)
         record["reference"] = {**real.record, **_compare(real.features, seen.features, how)}
     shown = _pictures(pairing, seen.kept, own, clips[0][1])
     return FolderReport(record, shown)
@@ -131,51 +127,6 @@ def _embed(embedder: Embedder, texts: Sequence[str], progress: Any) -> Tensor:
         parts.append(embedder.embed_text(texts[start : start + TEXTS]).float().cpu())
         progress.update(len(parts[-1]))
     return torch.cat(parts)
-
-
-@torch.no_grad()
-def _see(
-    paths: Sequence[Path],
-    embedders: Sequence[Embedder],
-    extractor: Extractor,
-    chunk: int,
-    device: torch.device | str,
-    bar: Bar,
-    name: str,
-) -> _Seen:
-    reading = Reading(paths, chunk)
-    read: list[Tensor] = []
-    columns: dict[tuple[str, Any], list[Tensor]] = {}
-    with bar(name, len(paths)) as progress:
-        for index, pictures in reading:
-            images = pictures.to(device)
-            found = extractor.see(images)
-            values: dict[tuple[str, Any], Tensor] = {("features", ""): found.features}
-            values |= {("probabilities", key): value for key, value in found.probabilities.items()}
-            for number, embedder in enumerate(embedders):
-                same = embedder is extractor.embedder
-                values["embedding", number] = found.features if same else embedder.embed_images(images)
-            for key, value in values.items():
-                columns.setdefault(key, []).append(value.float().cpu())
-            read.append(index)
-            progress.update(len(index))
-    if not read:
-        file, why = reading.damaged[0]
-        raise ValueError(f"none of the {len(paths)} pictures can be read; {file.name}: {why}")
-    places = torch.cat(read)
-    order = places.argsort()
-    made = {}
-    for key in list(columns):
-        made[key] = torch.cat(columns.pop(key))[order]
-    record = {
-        "count": len(paths),
-        "used": len(places),
-        "damaged": [{"file": str(path), "why": why} for path, why in reading.damaged],
-        "sha256": reading.sha256(),
-    }
-    embeddings = [made["embedding", n] for n in range(len(embedders))]
-    probabilities = {key: value for (kind, key), value in made.items() if kind == "probabilities"}
-    return _Seen(places[order], embeddings, made["features", ""], probabilities, record)
 
 
 def _clip(images: Tensor, texts: Tensor, own: Tensor, how: Measuring) -> tuple[dict[str, Any], Tensor]:

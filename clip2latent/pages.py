@@ -8,6 +8,7 @@ from typing import Any
 from clip2latent import sweep_report
 from clip2latent.html_page import Page, Table, html, number
 from clip2latent.plot import Panel, Point, svg
+from clip2latent.table_page import table_page
 
 Record = Mapping[str, Any]
 MEASURES = {"clip_score": "CLIP score", "judge_accuracy": "judge accuracy", "diversity": "diversity"}
@@ -27,11 +28,12 @@ def report_html(record: Record, pictures: Mapping[str, bytes]) -> str:
 
 
 def page_of(record: Record) -> Page:
-    """Returns what a page says of a record; ValueError where it is of none of the three kinds."""
-    for key, make in (("grid", sweep_page), ("plan", evaluation_page), ("measuring", score_page)):
+    """Returns what a page says of a record; ValueError where it is of none of the four kinds."""
+    kinds = {"grid": sweep_page, "plan": evaluation_page, "ways": table_page, "measuring": score_page}
+    for key, make in kinds.items():
         if key in record:
             return make(record)
-    raise ValueError("this metrics.json was written by none of evaluate, sweep and score")
+    raise ValueError("this metrics.json was written by none of evaluate, sweep, table and score")
 
 
 def evaluation_page(record: Record) -> Page:
@@ -86,23 +88,22 @@ def sweep_page(record: Record) -> Page:
         for row in rows
     ]
     columns = ["way", "images of a prompt", *MEASURES.values(), f"CLIP score minus {record['reference']}'s", "ms"]
-    note = "A way is sampler-steps-guidance. ± is one standard error over the prompts; ms: of an image."
+    note = (
+        "A way is sampler-steps-guidance, with -t and the truncation, and -best and the number of candidates of which"
+    )
+    note += " CLIP chooses, where these are not 1. ± is one standard error over the prompts; ms: of an image."
     tables = [Table("", columns, cells, note)]
     if record["left_out"]:
         tables.append(Table("Left out", ["way", "why"], [[out["name"], out["why"]] for out in record["left_out"]]))
-    by_guidance: dict[str, list[tuple[float, Record]]] = {}
-    for row in sorted(rows, key=lambda row: row["guidance"]):
-        by_guidance.setdefault(f"{row['sampler']}, {row['steps']} steps", []).append((row["guidance"], row))
-    several = {name: line for name, line in by_guidance.items() if len(line) > 1}
     return Page(
-        "Sweep of samplers, steps and guidance",
+        "Sweep of ways to sample",
         [
-            f"Checkpoint {record['options']['checkpoint']}, {len(record['prompts'])} prompts, truncation"
-            f" {record['truncation']:g}, seed {record['seed']}, on {record['device']}.",
+            f"Checkpoint {record['options']['checkpoint']}, {len(record['prompts'])} prompts, seed {record['seed']}, on"
+            f" {record['device']}.",
             _versions(record),
         ],
         tables,
-        [sweep_report.plot(rows), *(_curves("guidance", several) if several else [])],
+        sweep_report.curves(rows),
     )
 
 

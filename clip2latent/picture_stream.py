@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +35,7 @@ class Reading:
 
     Attributes:
         damaged: (file, why) of those that could not be read so far.
+        lines: name and hash of each file so far, in their order, see `sha256_of`.
     """
 
     def __init__(self, paths: Sequence[Path], chunk: int) -> None:
@@ -43,7 +44,7 @@ class Reading:
             raise ValueError(f"chunk={chunk}: expected at least 1")
         self.paths, self.chunk = list(paths), chunk
         self.damaged: list[tuple[Path, str]] = []
-        self._digest = hashlib.sha256()
+        self.lines: list[str] = []
 
     def __iter__(self) -> Iterator[Pictures]:
         """Yields each chunk's pictures, those of one size together; once."""
@@ -61,13 +62,13 @@ class Reading:
 
     def sha256(self) -> str:
         """Returns a hash of all files' names and bytes, in order, after they were read."""
-        return self._digest.hexdigest()
+        return sha256_of(self.lines)
 
     def _by_size(self, part: range, read: Sequence[Future[tuple[str, Tensor | str]]]) -> Iterator[Pictures]:
         sizes: dict[int, list[tuple[int, Tensor]]] = {}
         for index, future in zip(part, read, strict=True):
             digest, found = future.result()
-            self._digest.update(f"{self.paths[index].name} {digest}\n".encode())
+            self.lines.append(f"{self.paths[index].name} {digest}")
             if isinstance(found, str):
                 self.damaged.append((self.paths[index], found))
             else:
@@ -76,6 +77,14 @@ class Reading:
             yield Pictures(
                 torch.tensor([index for index, _ in pictures]), torch.cat([picture for _, picture in pictures])
             )
+
+
+def sha256_of(lines: Iterable[str]) -> str:
+    """Returns a hash of the lines of a `Reading`, or of several that read parts of a list in order."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(f"{line}\n".encode())
+    return digest.hexdigest()
 
 
 def _read(path: Path) -> tuple[str, Tensor | str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -20,41 +21,51 @@ from clip2latent.sampling import Sampling, check_at_least
 from clip2latent.sweep_drawing import Drawn, draw, load_drawn, save_drawn
 from clip2latent.text2image import TextToImage
 
-FEWEST = 4
-"""Images of a prompt that `Grid.steps_per_prompt` leaves at least."""
+FEWEST, SHOWN = 4, 10
+"""Images of a prompt that `Grid.steps_per_prompt` leaves at least, and ways whose pictures are shown."""
 
 
 class Cell(NamedTuple):
-    """A way to sample."""
+    """A way to sample: each image is the best, by CLIP score, of so many candidates."""
 
     sampler: str
     steps: int
     guidance: float
+    truncation: float = 1.0
+    candidates: int = 1
 
     @property
     def name(self) -> str:
-        """Such as dpmpp-8-2, which `Cell.named` reads."""
-        return f"{self.sampler}-{self.steps}-{self.guidance:.12g}"
+        """Such as dpmpp-8-2, or dpmpp-8-2-t0.7-best16, which `Cell.named` reads."""
+        kept = f"-t{self.truncation:.12g}" if self.truncation != 1 else ""
+        chosen = f"-best{self.candidates}" if self.candidates != 1 else ""
+        return f"{self.sampler}-{self.steps}-{self.guidance:.12g}{kept}{chosen}"
 
     @classmethod
     def named(cls, name: str) -> Cell:
         """Reads a name; ValueError for what is none."""
+        found = re.fullmatch(r"(.+)-(\d+)-([\d.e+]+)(?:-t([\d.e+]+))?(?:-best(\d+))?", name)
         try:
-            sampler, steps, guidance = name.rsplit("-", 2)
-            return cls(sampler, int(steps), float(guidance))
+            sampler, steps, guidance, truncation, candidates = found.groups() if found else [name]
+            return cls(sampler, int(steps), float(guidance), float(truncation or 1), int(candidates or 1))
         except ValueError:
-            raise ValueError(f"reference={name!r}: expected sampler-steps-guidance, such as ddpm-1000-2") from None
+            raise ValueError(
+                f"reference={name!r}: expected sampler-steps-guidance, such as ddpm-1000-2, with -t and the truncation"
+                " and -best and the candidates where these are not 1"
+            ) from None
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Ways to sample: all combinations of guidances, steps and samplers.
+    """Ways to sample: all combinations of guidances, steps, samplers, truncations and candidates.
 
     Attributes:
         guidances: scales.
         steps: numbers of sampling steps.
         samplers: names, as in `sampling.SAMPLERS`.
-        num: images for each prompt and way.
+        truncations: 1 for the full variety, towards 0 ever nearer to the average image.
+        candidates: numbers of images of which CLIP chooses each; 1 for no choice.
+        num: images for each prompt and way, after the choice.
         num_other: the same at other guidances than the reference's; None for `num`.
         steps_per_prompt: sampling steps that a way may spend on each prompt: one of many steps draws fewer images, but
             `FEWEST` (the reference draws `num`); None for no such limit.
@@ -65,19 +76,22 @@ class Grid:
     guidances: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
     steps: tuple[int, ...] = (4, 8, 16, 50)
     samplers: tuple[str, ...] = ("dpmpp", "sde-dpmpp", "ddim", "ddpm")
+    truncations: tuple[float, ...] = (1.0,)
+    candidates: tuple[int, ...] = (1,)
     num: int = 8
     num_other: int | None = None
     steps_per_prompt: int | None = None
     reference: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("guidances", "steps", "samplers"):
+        for name in ("guidances", "steps", "samplers", "truncations", "candidates"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty: expected at least one")
         counts = {"num": self.num, "num_other": self.num_other, "steps_per_prompt": self.steps_per_prompt}
         check_at_least(1, **{name: count for name, count in counts.items() if count is not None})
         for cell in [*self._cells(), *([Cell.named(self.reference)] if self.reference else [])]:
-            Sampling(cell.guidance, cell.steps, cell.sampler)  # raises where one of them is wrong
+            Sampling(cell.guidance, cell.steps, cell.sampler, cell.truncation)  # raises where one of them is wrong
+            check_at_least(1, candidates=cell.candidates)
 
     def cells(self, recommended: float) -> list[Cell]:
         """Returns the reference, the others at its guidance, and the rest, those of few steps first.
@@ -89,17 +103,31 @@ class Grid:
         return [named, *sorted(others, key=lambda cell: cell.guidance != named.guidance)]
 
     def images(self, cell: Cell, reference: Cell) -> int:
-        """Returns how many images of each prompt a way draws."""
+        """Returns how many images of each prompt a way has."""
         num = self.num if cell.guidance == reference.guidance or self.num_other is None else self.num_other
         if self.steps_per_prompt is None or cell == reference:
             return num
         return min(num, max(FEWEST, self.steps_per_prompt // cell.steps))
 
     def _cells(self) -> list[Cell]:
+        guidances, truncations = (sorted(set(map(float, values))) for values in (self.guidances, self.truncations))
         by_cost = product(
-            sorted(set(self.steps)), sorted(set(map(float, self.guidances))), dict.fromkeys(self.samplers)
+            sorted(set(self.steps)), guidances, dict.fromkeys(self.samplers), truncations, sorted(set(self.candidates))
         )
-        return [Cell(sampler, steps, guidance) for steps, guidance, sampler in by_cost]
+        return [Cell(sampler, steps, guidance, *rest) for steps, guidance, sampler, *rest in by_cost]
+
+
+class Swept(NamedTuple):
+    """What a sweep found.
+
+    Attributes:
+        record: plain types: "reference", the name; "rows", the measures of each way, the reference's first (see `row`);
+            "left_out", the ways that cannot be, and "why".
+        pictures: way -> the first images of the first prompts, uint8 [p, R, R, 3]; of some ways.
+    """
+
+    record: dict[str, Any]
+    pictures: dict[str, Tensor]
 
 
 def sweep(
@@ -111,22 +139,18 @@ def sweep(
     judge: Judge | None = None,
     bar: Bar | None = None,
     told: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> Swept:
     """Draws and measures every way of the grid; a way whose images the folder holds is measured, not drawn again.
 
     Args:
         pipeline: the prior with its generator and embedder.
         prompts: P prompts; without attributes there is no judge accuracy.
         grid: the ways to sample.
-        common: what they have in common: truncation, seed and chunk.
-        folder: of the ways' files, of the same models, prompts, seed and truncation all.
+        common: what they have in common: seed and chunk.
+        folder: of the ways' files, of the same models, prompts and seed all.
         judge: reads attributes off images; None for none.
         bar: makes progress bars.
         told: called with a line about each way.
-
-    Returns:
-        "reference", the name; "rows", the measures of each way, the reference's first (see `row`); "left_out", the ways
-        that cannot be, and "why". Plain types.
 
     Raises:
         ValueError: for a reference that cannot be, and for attributes that the judge does not know.
@@ -136,15 +160,17 @@ def sweep(
     text, cells = pipeline.embed_text([prompt.text for prompt in prompts]), grid.cells(pipeline.recommended_guidance)
     rows: list[dict[str, Any]] = []
     left_out: list[dict[str, Any]] = []
+    pictures: dict[str, Tensor] = {}
     names: dict[Any, str] = {}
     reference: Found | None = None
+    most = max(*grid.candidates, cells[0].candidates)
     for number, cell in enumerate(cells, 1):
-        sampling = Sampling(cell.guidance, cell.steps, cell.sampler, common.truncation, common.seed, common.chunk)
+        sampling = Sampling(cell.guidance, cell.steps, cell.sampler, cell.truncation, common.seed, common.chunk)
         heading = f"{number} of {len(cells)}, {cell.name}"
         try:
             pipeline.stream(text[:1], 1, sampling)  # draws nothing, but raises for what cannot be
             table = tuple(tuple(column.tolist()) for column in sampling.table(pipeline.schedule))
-            twin = names.setdefault((cell.guidance, table), cell.name)
+            twin = names.setdefault((cell[2:], table), cell.name)
             if twin != cell.name:
                 raise ValueError(f"takes the very steps of {twin}")
         except ValueError as error:
@@ -153,15 +179,20 @@ def sweep(
             left_out.append({"name": cell.name, **cell._asdict(), "why": str(error)})
             told(f"{heading}: left out, {error}")
             continue
-        num, path = grid.images(cell, cells[0]), folder / f"{cell.name}-{_digest(table)}.safetensors"
-        drawn = load_drawn(path, num)
+        num = grid.images(cell, cells[0])
+        path = folder / f"{cell._replace(candidates=1).name}-{_digest(table)}.safetensors"
+        drawn = load_drawn(path, num * cell.candidates)
         if drawn is None:
-            drawn = draw(pipeline, prompts, sampling, num, judge, bar, heading)
+            drawn = draw(pipeline, prompts, sampling, num * most, judge, bar, heading)
             save_drawn(drawn, path)
-        reference = reference or drawn.found
-        rows.append(row(cell, drawn, reference, text))
-        told(f"{heading}: CLIP score {rows[-1]['clip_score']:.4f}, {drawn.seconds * 1000:.1f} ms an image")
-    return {"reference": cells[0].name, "rows": rows, "left_out": left_out}
+            drawn = drawn.first(num * cell.candidates)
+        chosen = drawn.best(text, cell.candidates)
+        reference = reference or chosen.found
+        if cell.candidates == 1 and chosen.pictures is not None and len(pictures) < SHOWN:
+            pictures[cell.name] = chosen.pictures
+        rows.append(row(cell, chosen, reference, text))
+        told(f"{heading}: CLIP score {rows[-1]['clip_score']:.4f}, {chosen.seconds * 1000:.1f} ms an image")
+    return Swept({"reference": cells[0].name, "rows": rows, "left_out": left_out}, pictures)
 
 
 def _digest(table: tuple[tuple[float, ...], ...]) -> str:

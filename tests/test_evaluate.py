@@ -7,10 +7,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_checkpoint import write_tiny_checkpoint
 from tiny_models import TinyEmbedder
 
 from clip2latent import cli
+from clip2latent import evaluate as evaluation
 from clip2latent.evaluate import Plan, critics, evaluate
 from clip2latent.fidelity import fidelity
 from clip2latent.images import from_uint8
@@ -204,6 +206,34 @@ def test_the_command_writes_metrics_and_a_picture(tmp_path, monkeypatch, capsys)
     assert record["options"]["checkpoint"] == checkpoint.name and "torch" in record["versions"]
     assert [row["key"] for row in record["rows"]][-1] == "retrieval"
     assert "| random latents | " in capsys.readouterr().out
+
+
+def test_a_killed_evaluation_goes_on_with_the_row_it_was_in(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_tiny_checkpoint(tmp_path / "tiny")
+    (tmp_path / "prompts.txt").write_text("a dog\na hat\n")
+    options = ["--num=2", "--retrieval=20", "--candidates=2", "--repeats=1", "--guidance=[1]", "--checkpoint", "tiny"]
+    command = ["evaluate", "--prompts", "prompts.txt", *options]
+    assert cli.main([*command, "--out", "whole"]) == 0
+    made, collect = [], evaluation.collect
+
+    def killed(*arguments):
+        made.append(arguments)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return collect(*arguments)
+
+    monkeypatch.setattr(evaluation, "collect", killed)
+    with pytest.raises(SystemExit) as end:
+        cli.main([*command, "--out", "parts"])
+    assert end.value.code == 130 and "--out parts goes on" in capsys.readouterr().err
+    assert cli.main([*command, "--out", "parts", "--seed=1"]) == 2
+    assert "an evaluation of other settings (sampling)" in capsys.readouterr().err
+    assert cli.main([*command, "--out", "parts"]) == 0
+    whole, parts = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "parts"))
+    assert parts["rows"] == whole["rows"] and len(made) == 2 + 1 + len(whole["rows"]) - 2
+    assert Image.open("parts/grid.png").tobytes() == Image.open("whole/grid.png").tobytes()
+    assert not (tmp_path / "parts/unfinished").exists()
 
 
 def test_the_demo_follows_prompts(request):

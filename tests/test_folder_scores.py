@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import torch
 from PIL import Image
 from tiny_models import TinyEmbedder
 
-from clip2latent import cli
+from clip2latent import cli, picture_stream, seen_pictures
 from clip2latent.extractors import embedder_extractor, load_extractor
 from clip2latent.folder_scores import Measuring, score_folder
 from clip2latent.html_page import number
@@ -214,3 +217,65 @@ def test_pictures_are_read_in_chunks_by_size(tmp_path):
 def test_impossible_numbers_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Measuring(**wrong)
+
+
+def test_a_killed_score_goes_on_with_the_part_it_was_in(scene, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(seen_pictures, "PART", 4)
+    whole = scores(tmp_path, "--reference", "real")
+    assert not (tmp_path / "scores/unfinished").exists()
+    shutil.rmtree(tmp_path / "scores")
+    looked, look = [], seen_pictures._look
+
+    def killed(files, *rest):
+        looked.append(files[0].name)
+        if len(looked) == 4:
+            raise KeyboardInterrupt
+        return look(files, *rest)
+
+    monkeypatch.setattr(seen_pictures, "_look", killed)
+    with pytest.raises(SystemExit) as end:
+        cli.main([*COMMAND, "--reference", "real"])
+    assert end.value.code == 130 and "--out scores goes on" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "scores").iterdir()] == ["unfinished"]
+    assert cli.main([*COMMAND, "--reference", "real", "--embedder", "clip2.yaml"]) == 2
+    assert "a score of other settings (models)" in capsys.readouterr().err
+    Image.open(tmp_path / "made/1.png").save(tmp_path / "made/1.png", compress_level=1)  # same picture, another file
+    again = scores(tmp_path, "--reference", "real")
+    assert looked == [
+        "0.png",
+        "4.png",
+        "8.png",
+        "12.png",
+        "0.png",
+        "12.png",
+        "16.png",
+        *(f"{n}.png" for n in range(0, 20, 4)),
+    ]
+    for part in ("clip", "reference"):
+        assert again[part] == whole[part]
+    assert again["images"]["sha256"] != whole["images"]["sha256"] and not (tmp_path / "scores/unfinished").exists()
+
+
+def test_memory_is_that_of_two_chunks_of_pictures(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "made", 40)
+    alive, most, lock, read = [0], [0], threading.Lock(), picture_stream.read_picture
+
+    def gone():
+        with lock:
+            alive[0] -= 1
+
+    def counted(path):
+        picture = read(path)
+        with lock:
+            alive[0] += 1
+            most[0] = max(most[0], alive[0])
+        weakref.finalize(picture, gone)
+        return picture
+
+    monkeypatch.setattr(picture_stream, "read_picture", counted)
+    embedder = TinyEmbedder()
+    extractor = embedder_extractor(embedder, "tiny")
+    files = [tmp_path / f"made/{n}.png" for n in range(40)]
+    found = seen_pictures.see(files, [embedder], extractor, 4, "cpu", progress_bar, "pictures")
+    assert found.record["used"] == 40 and 4 <= most[0] <= 8
+    assert found.embeddings[0] is found.features

@@ -178,6 +178,7 @@ LAYERS = [
         "cli_direction",
         "cli_doctor",
         "cli_edit",
+        "cli_evaluate",
         "cli_generate",
         "cli_invert",
         "cli_search",

@@ -107,3 +107,13 @@ def test_judge_accuracy_without_named_attributes_is_no_number():
 def test_judge_accuracy_names_what_the_judge_does_not_know(named):
     with pytest.raises(ValueError, match=r"the judge does not know .*it knows"):
         judge_accuracy({"hat": torch.zeros(1, 2).long()}, [named], VALUES)
+
+
+def test_cosines_agree_with_scipy():
+    distance = pytest.importorskip("scipy.spatial.distance", reason="scipy is not installed")
+    images, texts = torch.randn(3, 4, 6), torch.randn(3, 6)
+    expected = [1 - distance.cdist(row, text[None], "cosine")[:, 0] for row, text in zip(images, texts, strict=True)]
+    assert clip_score(images, texts).tolist() == [pytest.approx(row.tolist(), abs=1e-6) for row in expected]
+    assert diversity(images).tolist() == pytest.approx(
+        [distance.pdist(row, "cosine").mean() for row in images], abs=1e-6
+    )

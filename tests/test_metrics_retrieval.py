@@ -61,3 +61,14 @@ def test_the_expected_best_is_the_mean_over_all_subsets():
     assert expected_best(scores, 6).float().equal(scores.max(1).values)
     with pytest.raises(ValueError, match="num=7"):
         expected_best(scores, 7)
+
+
+def test_r_precision_among_all_texts_agrees_with_torchmetrics():
+    retrieval = pytest.importorskip("torchmetrics.functional.retrieval", reason="torchmetrics is not installed")
+    texts, images, own = unit(40), unit(120, seed=1) + 0.5 * unit(40).repeat(3, 1), torch.arange(120) % 40
+    cosines = torch.nn.functional.normalize(images, dim=1) @ texts.T
+    relevant = torch.arange(40) == own[:, None]
+    pairs = zip(cosines, relevant, strict=True)
+    hits = [retrieval.retrieval_precision(row, wanted, top_k=1) for row, wanted in pairs]
+    found = r_precision(images, texts, own, distractors=39, repeats=1)
+    assert 0.3 < found.mean < 0.99 and found.mean == pytest.approx(float(torch.stack(hits).mean()), abs=1e-6)

@@ -31,14 +31,16 @@ def test_evaluate_writes_a_page_with_every_row_a_curve_and_its_picture(tiny, tmp
     assert json.loads(unescape(shown)) == record
 
 
-def test_report_makes_the_page_of_a_sweep(tiny, tmp_path):
+def test_a_sweep_writes_a_page_which_report_makes_anew(tiny, tmp_path):
     options = ["--num=2", "--guidance=[1,2]", "--steps=[2,3]", "--samplers=[ddim]", "--reference=ddpm-3-2"]
     assert cli.main(["sweep", *tiny, *options]) == 0
-    assert cli.main(["report", "out"]) == 0
     page = (tmp_path / "out/report.html").read_text()
+    (tmp_path / "out/report.html").unlink()
+    assert cli.main(["report", "out"]) == 0
+    assert (tmp_path / "out/report.html").read_text() == page
     rows = json.loads((tmp_path / "out/metrics.json").read_text())["rows"]
     assert len(rows) == 5 and all(f"<td>{row['name']}</td>" in page for row in rows)
-    assert page.count("<svg") == 2 and "against the number of steps" in page and "against guidance" in page
+    assert page.count("<svg") == 2 and "against the number of steps" in page and "against the guidance" in page
 
 
 def test_tables_in_both_forms_and_missing_numbers():
@@ -46,5 +48,5 @@ def test_tables_in_both_forms_and_missing_numbers():
     assert markdown(table) == "|  | a |\n| --- | --- |\n| x | - |\n| y | 0.123 ± 0.500 |"
     page = html(Page("T", ["lead"], [table]), {}, {"key": "</pre>"})
     assert "a &lt; b" in page and page.count("</pre>") == 1 and "<td>0.123 ± 0.500</td>" in page
-    with pytest.raises(ValueError, match="none of evaluate, sweep and score"):
+    with pytest.raises(ValueError, match="none of evaluate, sweep, table and score"):
         page_of({"rows": []})

@@ -11,10 +11,12 @@ from tiny_checkpoint import write_tiny_checkpoint
 
 from clip2latent import cli, sweep_drawing
 from clip2latent.evaluate import Plan, evaluate
+from clip2latent.metrics import clip_score
 from clip2latent.plot import Panel, Point, svg
 from clip2latent.schedule import uniform_log_snr_times
 from clip2latent.sweep import Cell, Grid, sweep
 from clip2latent.sweep_drawing import draw, load_drawn, save_drawn
+from clip2latent.sweep_report import curves
 from clip2latent.text2image import Sampling, TextToImage
 
 GRID = Grid((1.0, 2.0), (3, 50), ("dpmpp", "ddpm", "clip2latent-skip"), num=3, reference="ddpm-50-2")
@@ -28,7 +30,7 @@ def pipeline(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def record(pipeline, tmp_path_factory):
-    return sweep(pipeline, PROMPTS, GRID, COMMON, tmp_path_factory.mktemp("cells"), GreyJudge())
+    return sweep(pipeline, PROMPTS, GRID, COMMON, tmp_path_factory.mktemp("cells"), GreyJudge()).record
 
 
 def test_every_combination_is_measured_the_reference_first(record):
@@ -79,7 +81,7 @@ def test_what_was_drawn_before_a_kill_is_not_drawn_again(pipeline, record, tmp_p
     monkeypatch.setattr("clip2latent.sweep.draw", killed)
     with pytest.raises(KeyboardInterrupt):
         sweep(pipeline, PROMPTS, GRID, COMMON, tmp_path, GreyJudge())
-    again = sweep(pipeline, PROMPTS, GRID, COMMON, tmp_path, GreyJudge())
+    again = sweep(pipeline, PROMPTS, GRID, COMMON, tmp_path, GreyJudge()).record
     assert len(drawn) == 9 and drawn[2] == drawn[3]
     timings = ("seconds_per_image", "prior_seconds_per_image")
     for row, twin in zip(again["rows"], record["rows"], strict=True):
@@ -104,6 +106,7 @@ def test_a_cell_of_fewer_images_holds_the_first_of_many(pipeline, tmp_path):
     kept = load_drawn(tmp_path / "cell.safetensors", 2)
     for one, other in zip(few.found, kept.found, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    assert kept.pictures.equal(many.pictures) and kept.pictures.shape == (4, 8, 8, 3)
     assert load_drawn(tmp_path / "cell.safetensors", 6) is None and load_drawn(tmp_path / "none.safetensors", 1) is None
     assert kept.seconds == many.seconds and [path.name for path in tmp_path.iterdir()] == ["cell.safetensors"]
 
@@ -124,9 +127,35 @@ def test_many_steps_and_other_guidances_draw_fewer_images():
     assert Grid().cells(3.0)[0] == Cell("ddpm", 50, 3.0)
 
 
+def test_truncations_and_candidates_are_varied_too(pipeline, tmp_path):
+    grid = Grid((2.0,), (3,), ("ddpm",), (0.5, 1.0), (1, 2), num=3, reference="ddpm-3-2-t0.5-best2")
+    found = sweep(pipeline, PROMPTS, grid, COMMON, tmp_path, GreyJudge())
+    rows = {row["name"]: row for row in found.record["rows"]}
+    assert list(rows) == ["ddpm-3-2-t0.5-best2", "ddpm-3-2-t0.5", "ddpm-3-2", "ddpm-3-2-best2"]
+    assert [Cell.named(name).name for name in rows] == list(rows) and list(found.pictures) == list(rows)[1:3]
+    assert len(list(tmp_path.iterdir())) == 2  # what is chosen from is drawn once
+    text = pipeline.embed_text([prompt.text for prompt in PROMPTS])
+    whole = draw(pipeline, PROMPTS, Sampling(2.0, 3, "ddpm", chunk=16), 6)
+    scores = clip_score(whole.found.embeddings, text)  # [4, 6]
+    assert rows["ddpm-3-2"]["clip_score"] == pytest.approx(float(scores[:, :3].mean()), abs=1e-5)
+    best = rows["ddpm-3-2-best2"]
+    assert best["clip_score"] == pytest.approx(float(scores.unflatten(1, (3, 2)).amax(2).mean()), abs=1e-5)
+    assert best["images_per_prompt"] == 3 and best["seconds_per_image"] == pytest.approx(
+        2 * rows["ddpm-3-2"]["seconds_per_image"]
+    )
+    assert rows["ddpm-3-2-t0.5"]["latent_std_overall"] < rows["ddpm-3-2"]["latent_std_overall"]
+    plots = curves(found.record["rows"])
+    assert len(plots) == 2 and "candidates 2" in plots[0] and "number of candidates" in plots[1]
+    marks = sum(element.tag.endswith("circle") for element in ElementTree.fromstring(plots[0]).iter())
+    assert marks == 3 * 4  # three measures, two truncations, two numbers of candidates
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
+        ({"truncations": (-0.5,)}, "truncation=-0.5"),
+        ({"candidates": (0,)}, "candidates=0"),
+        ({"reference": "ddpm-50-2-best0"}, "candidates=0"),
         ({"steps": ()}, "steps is empty"),
         ({"steps": (0,)}, "steps=0"),
         ({"samplers": ("euler",)}, "sampler='euler'"),
@@ -166,6 +195,9 @@ def test_the_command_writes_record_table_and_plot(tmp_path, command, capsys):
     tree = ElementTree.parse(tmp_path / "found/metrics.svg")
     assert sum(element.tag.endswith("circle") for element in tree.iter()) == 2 * 5
     assert "9 of 9, ddim-3-1: CLIP score" in capsys.readouterr().out
+    page = (tmp_path / "found/report.html").read_text()
+    assert page.count("data:image/png;base64,") == 1 and page.count("<svg") == 2 and "<td>ddim-3-1</td>" in page
+    assert {path.name for path in (tmp_path / "found").iterdir()} == {*record["files"], "cells", "sweep.json"}
 
 
 def test_a_begun_folder_goes_on_and_another_sweeps_does_not(tmp_path, command, capsys, monkeypatch):
@@ -182,7 +214,7 @@ def test_a_begun_folder_goes_on_and_another_sweeps_does_not(tmp_path, command, c
     monkeypatch.setattr("clip2latent.sweep.draw", killed)
     assert cli.main(command) == 0  # nothing is left to draw
     assert cli.main([*command, "--seed=1"]) == 2
-    assert "holds a sweep of another" in capsys.readouterr().err
+    assert "holds a sweep of other settings (seed)" in capsys.readouterr().err
     monkeypatch.setattr("clip2latent.sweep.draw", sweep_drawing.draw)
     assert cli.main([*command, "--seed=1", "--overwrite"]) == 0
     assert json.loads((tmp_path / "found/metrics.json").read_text())["seed"] == 1
