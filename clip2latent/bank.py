@@ -199,7 +199,14 @@ class Bank:
             progress(len(block.latents))
             yield block
 
-    def pick(self, targets: Tensor, num: int, keep: int, progress: Callable[[int], Any] = lambda done: None) -> Picked:
+    def pick(
+        self,
+        targets: Tensor,
+        num: int,
+        keep: int,
+        progress: Callable[[int], Any] = lambda done: None,
+        leading: Callable[[Tensor], Any] = lambda scores: None,
+    ) -> Picked:
         """Returns of the first `num` rows the `keep` whose images are nearest to each of P targets.
 
         Memory is that of one block, its scores and what is kept. Of equal scores the earlier row stays; a score that is
@@ -210,6 +217,7 @@ class Bank:
             num: rows.
             keep: latents for each target, at most `num`.
             progress: as for `blocks`.
+            leading: told after each block the best scores [P] so far.
         """
         if not 1 <= keep <= num:
             raise ValueError(f"keep={keep}: expected 1 to {num}, the candidates there are")
@@ -222,6 +230,7 @@ class Bank:
             order = scores.sort(dim=1, descending=True, stable=True).indices[:, :keep]
             found = Picked(latents[order], scores.gather(1, order), rows.gather(1, order))
             best = found if best is None else _merged(best, found, keep)
+            leading(best.scores[:, 0])
         return best
 
     def _name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,20 +27,27 @@ class Basis(NamedTuple):
     logits: Tensor
 
 
-def start_basis(members: Tensor, weights: str = "shared") -> Basis:
-    """Returns a basis of equal weights, 1/M (Liu et al. 2021, section 3.2).
+def start_basis(members: Tensor, weights: str = "shared", lead: float | None = None) -> Basis:
+    """Returns a basis as it starts: of equal weights, 1/M (Liu et al. 2021, section 3.2), or with one that leads.
 
     Args:
         members: tokens [P, M, K, D].
+        lead: the first member's weight, above 0 and below 1; the others share the rest. None for equal weights. Means
+            of several members each are much alike, so that several bases of one prompt want each a lead of its own.
         weights: "shared", one for each member, as the paper's equation has it; or "each", one for each of a member's
             numbers, as the paper's code (gnobitab/FuseDream) does.
 
     Raises:
-        ValueError: for other weights.
+        ValueError: for other weights, and another lead.
     """
+    if lead is not None and not 0 < lead < 1:
+        raise ValueError(f"lead={lead}: expected a weight above 0 and below 1, or none")
     if weights not in WEIGHTS:
         raise ValueError(f"weights={weights!r}: expected one of {', '.join(WEIGHTS)}")
     logits = members.new_zeros(members.shape if weights == "each" else (*members.shape[:2], 1, 1))
+    others = members.shape[1] - 1
+    if lead is not None and others:
+        logits[:, 0] = math.log(lead * others / (1 - lead))
     return Basis(members, logits)
 
 

@@ -161,7 +161,12 @@ _TEXTS: dict[str, dict[str, dict[str, Any]]] = {
     "edit": {"sources": {"nargs": "*", "help": 'Prompts, or results: edit "a man" outputs/a-boy-1 --directions old=1'}},
     "mix": {"sources": {"nargs": "*", "help": 'What is kept and what is taken (or random): mix "a man" "a girl"'}},
     "interpolate": {"sources": {"nargs": "*", "help": 'Prompts, or results, in order: interpolate "a boy" "a man"'}},
-    "compose": {"prompt": {"help": 'What the whole shows: compose "a red fish and a boat" --foreground "a red fish"'}},
+    "compose": {
+        "prompt": {
+            "nargs": "?",
+            "help": 'What the whole shows: compose "a red fish and a boat" --foreground "a red fish"',
+        }
+    },
     "score": {"images": {"help": "A folder of pictures, whatever made them."}},
     "report": {"folders": {"nargs": "*", "help": "What evaluate, sweep, table or score wrote; several are compared."}},
     "convert": {

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +89,9 @@ def generate(
     sampling = Sampling(guidance, steps, sampler, truncation, seed, chunk, spacing, eta, *held_back)
     plan = None
     if refine is not None:
-        from clip2latent.refine import Refining
-        from clip2latent.refinement import LR, Plan
+        from clip2latent.refinement import RECOMMENDED, Plan
 
-        plan = Plan(num, refining=Refining(refine, LR, seed=seed, chunk=chunk))
+        plan = Plan(num, refining=replace(RECOMMENDED, steps=refine, seed=seed, chunk=chunk))
     kept = num if plan is None else num * plan.basis
     candidates = count_candidates(kept, candidates)
     pipeline = TextToImage.from_pretrained(checkpoint)

@@ -172,7 +172,7 @@ def _from_generator(generator: str, embedder: str, picking: Any, chunk: int) -> 
     """Loads a generator and a CLIP; candidates are random, of the classes nearest to the picture where it has any."""
     import torch
 
-    from clip2latent.cli_search import load_banks
+    from clip2latent.cli_banks import load_banks
     from clip2latent.initial import from_labels, from_random
 
     banks, specs = load_banks(generator, embedder, "auto", max(chunk, 16))

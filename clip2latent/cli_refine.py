@@ -24,7 +24,8 @@ def refine(
     views: int = 16,
     towards: str | None = None,
     weights: str = "shared",
-    lr: float = 0.05,
+    lr: float = 0.2,
+    decay: str = "cosine",
     space: str | None = None,
     pull: float = 0.0,
     pull_to: str = "sample",
@@ -54,7 +55,9 @@ def refine(
         views: Augmented views that an image is judged by at each step; more are slower and steadier.
         towards: The prompt to refine towards, for results of other prompts or of none (default: their own).
         weights: shared, one for each candidate in the mixture, or each, one for each of their numbers.
-        lr: How far a step goes, in standard deviations of the latents; for a thousand steps, 0.005.
+        lr: How far a step goes at first, in standard deviations of the latents.
+        decay: cosine, which lets the steps become ever smaller up to the last; or constant, as FuseDream does with a
+            thousand steps of 0.005.
         space: w+ lets each layer of a StyleGAN have a w of its own: higher scores, less like the generator's images.
         pull: How strongly images are held back, such as 0.1; 0 is not at all.
         pull_to: Where to: sample, each image's best candidate, or mean, the average image.
@@ -76,12 +79,12 @@ def refine(
         return
     if not sources:
         raise ValueError('nothing to refine: give a prompt such as "an old man", or a folder that generate wrote')
-    from clip2latent.refine import Refining
     from clip2latent.refine_files import Run
-    from clip2latent.refinement import Plan, make_task
+    from clip2latent.refinement import RECOMMENDED, Plan, make_task
     from clip2latent.starts import Drawing, checkpoint_of, described, read_sources
 
-    refining = Refining(STEPS if steps is None else steps, lr, weights, noise, pull, patience, seed=seed, chunk=chunk)
+    how = {"weights": weights, "noise": noise, "pull": pull, "patience": patience, "seed": seed, "chunk": chunk}
+    refining = replace(RECOMMENDED, steps=STEPS if steps is None else steps, lr=lr, decay=decay, **how)
     plan = Plan(num, basis, views, space, pull_to, refining)
     kept = num * basis if candidates is None else min(num * basis, candidates)
     drawing = Drawing(kept, candidates, guidance, sampling_steps, seed, chunk)
@@ -146,7 +149,7 @@ def _load(checkpoint: str | None, named: Mapping[str, Any] | None) -> Any:
         from clip2latent.text2image import TextToImage
 
         return TextToImage.from_pretrained(checkpoint)
-    from clip2latent.cli_search import load_banks
+    from clip2latent.cli_banks import load_banks
     from clip2latent.priorless import Priorless, sampled_space
 
     banks, specs = load_banks(named["generator"], named["embedder"], "off", 1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import Any
 
+from clip2latent.cli_banks import load_banks
 from clip2latent.cli_generate import all_prompts, warn_of_unknown_words
 from clip2latent.outputs import choose_folder, slug
 from clip2latent.progress import progress_bar
@@ -100,44 +100,3 @@ def search(
     print(f"the best {num} of {candidates} for each of {len(texts)} prompts, in {seconds:.1f} s, are in")
     print(f"{folder / 'grid.png'}, with their {'AugCLIP' if views else 'CLIP'} scores")
     print(f"{folder}{os.sep}*.png, results.json, latents.safetensors")
-
-
-def load_banks(generator: str, embedder: str, bank: str, chunk: int) -> tuple[Any, dict[str, Any]]:
-    """Loads the models, onto CUDA where there is one, and returns their banks and what they are."""
-    if chunk < 1:
-        raise ValueError(f"chunk={chunk}: expected at least 1")
-    import torch
-
-    from clip2latent.bank import Banks, bank_folder
-    from clip2latent.ranking import load_ranker
-    from clip2latent.spec import ModelSpec
-
-    folder = None if bank == "off" else bank_folder() if bank == "auto" else Path(bank)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    spec = _generator_spec(generator)
-    draws = spec.build().to(device).eval().requires_grad_(False)
-    clip = load_ranker(embedder).to(device).eval().requires_grad_(False)
-    models = {
-        "generator": ModelSpec.of(spec.class_path, spec.init_args, draws),
-        "embedder": ModelSpec.of(embedder, {}, clip),
-    }
-    return Banks(draws, clip, folder, device, chunk), models
-
-
-def _generator_spec(source: str) -> Any:
-    """Returns what a yaml file as in configs/generator/ says, or how any other source is loaded."""
-    from clip2latent.spec import ModelSpec
-
-    if not source.lower().endswith((".yaml", ".yml")):
-        return ModelSpec("clip2latent.generators.load_generator", {"source": source})
-    import yaml
-
-    if not Path(source).is_file():
-        raise FileNotFoundError(f"no generator file {source}: name a yaml file as in configs/generator/")
-    try:
-        record = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{source} is not yaml: {error}") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{source}: expected class_path and init_args of a generator")
-    return ModelSpec.from_dict(record)

@@ -6,7 +6,7 @@ import os
 import shlex
 from pathlib import Path
 
-from clip2latent.cli_search import load_banks
+from clip2latent.cli_banks import load_banks
 from clip2latent.outputs import choose_folder, filled, provenance, write_json
 from clip2latent.progress import progress_bar
 

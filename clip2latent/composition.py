@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clip2latent.barrier import WAYS
 from clip2latent.basis import WEIGHTS
+from clip2latent.composition_state import State
 from clip2latent.halving import SEARCHES
 from clip2latent.interfaces import Generator
 from clip2latent.paste import Placement, make_pasting, paste
@@ -28,6 +29,7 @@ class Composing:
         weight: of eq. 7's sum, or the height of the barrier.
         search: "halving", or "all" to give every size and place all steps, as the paper does.
         weights: of a basis: "shared" or "each", see `start_basis`.
+        feather: how wide the foreground's edges fade, see `make_pasting`; the paper has 0.
         tolerance: how much of the loss that comes first the best image may give up for the other.
         check: steps from one look at the held-out loss to the next.
         seed: of the objective's views; any integer from 0.
@@ -40,6 +42,7 @@ class Composing:
     weight: float = 1.0
     search: str = "halving"
     weights: str = "shared"
+    feather: float = 0.0
     tolerance: float = 0.005
     check: int = 10
     seed: int = 0
@@ -48,6 +51,8 @@ class Composing:
     def __post_init__(self) -> None:
         check_at_least(1, check=self.check, chunk=self.chunk)
         check_at_least(0, steps=self.steps, lr=self.lr, weight=self.weight, tolerance=self.tolerance, seed=self.seed)
+        if not 0 <= self.feather <= 0.5:
+            raise ValueError(f"feather={self.feather}: expected 0 to 0.5, the soft edge's width over the foreground's")
         choices = {"way": tuple(WAYS), "search": tuple(SEARCHES), "weights": WEIGHTS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -91,15 +96,6 @@ class Candidate(NamedTuple):
     steps: int
 
 
-class Report(NamedTuple):
-    """How far a search is: steps done and to do, over all candidates; how many are left; the best so far."""
-
-    done: int
-    total: int
-    left: int
-    best: Candidate
-
-
 class Composed(NamedTuple):
     """What a search came to.
 
@@ -107,11 +103,13 @@ class Composed(NamedTuple):
         candidates: those that got furthest first, the better first among them; the composition is the first.
         interrupted: whether the user ended the search.
         broken: the placements whose losses ceased to be numbers; what was best before is kept.
+        state: where it ended, from which `compose` goes on.
     """
 
     candidates: list[Candidate]
     interrupted: bool
     broken: list[Placement]
+    state: State
 
 
 def fuse(
@@ -120,6 +118,7 @@ def fuse(
     foreground_latents: Tensor,
     background_latents: Tensor,
     placements: Sequence[Placement],
+    feather: float = 0.0,
 ) -> Fused:
     """Draws P compositions; differentiable.
 
@@ -129,21 +128,25 @@ def fuse(
         foreground_latents: [P, L, D].
         background_latents: [P, L, D] of the other.
         placements: P.
+        feather: see `make_pasting`.
     """
-    pasting = make_pasting(placements, foreground.resolution, background.resolution)
+    pasting = make_pasting(placements, foreground.resolution, background.resolution, feather)
     front, back = foreground.synthesize(foreground_latents), background.synthesize(background_latents)
     front, back = front.clamp(-1, 1), back.clamp(-1, 1)
     return Fused(paste(front, back, type(pasting)(*(each.to(back.device) for each in pasting))), front, back)
 
 
 @torch.no_grad()
-def draw_candidates(foreground: Part, background: Part, candidates: Sequence[Candidate], chunk: int = 9) -> Fused:
+def draw_candidates(
+    foreground: Part, background: Part, candidates: Sequence[Candidate], feather: float = 0.0, chunk: int = 9
+) -> Fused:
     """Draws the best of each candidate, on the CPU.
 
     Args:
         foreground: what is pasted.
         background: what it is pasted onto.
         candidates: P.
+        feather: see `make_pasting`.
         chunk: compositions drawn at once.
     """
     drawn = []
@@ -153,5 +156,6 @@ def draw_candidates(foreground: Part, background: Part, candidates: Sequence[Can
             torch.stack([each.best.foreground for each in some]),
             torch.stack([each.best.background for each in some]),
         )
-        drawn.append(fuse(foreground.generator, background.generator, *latents, [each.placement for each in some]))
+        places = [each.placement for each in some]
+        drawn.append(fuse(foreground.generator, background.generator, *latents, places, feather))
     return Fused(*(torch.cat(images).cpu() for images in zip(*drawn, strict=True)))

@@ -35,7 +35,7 @@ Initial = Callable[[Sequence[str], Tensor], Picked]
 """P prompts and what their images should be near, targets [P, E] -> the M best latents of each prompt."""
 
 Bar = Callable[[str, int], AbstractContextManager[Any]]
-"""(name, total) -> a context whose value has update(done), such as tqdm's."""
+"""(name, total) -> a context whose value has update(done) and set_postfix_str(text), such as tqdm's."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,18 @@ class Picking:
 
 def no_bar(name: str, total: int) -> AbstractContextManager[Any]:
     """Shows nothing."""
-    return contextlib.nullcontext(SimpleNamespace(update=lambda done: None))
+    return contextlib.nullcontext(SimpleNamespace(update=lambda done: None, set_postfix_str=lambda text: None))
+
+
+def tell_best(progress: Any) -> Callable[[Tensor], None]:
+    """Returns what shows the mean of the prompts' best scores [P] beside a bar; a prompt without any has -1."""
+
+    def tell(scores: Tensor) -> None:
+        known = scores[scores > -1]
+        if len(known):
+            progress.set_postfix_str(f"best {float(known.mean()):.3f}")
+
+    return tell
 
 
 def from_random(banks: Banks, picking: Picking, bar: Bar = no_bar) -> Initial:
@@ -67,7 +78,8 @@ def from_random(banks: Banks, picking: Picking, bar: Bar = no_bar) -> Initial:
 
     def initial(prompts: Sequence[str], targets: Tensor) -> Picked:
         with bar("searching", picking.candidates) as progress:
-            return banks.of(picking.seed).pick(targets, picking.candidates, picking.keep, progress.update)
+            numbers = (picking.candidates, picking.keep)
+            return banks.of(picking.seed).pick(targets, *numbers, progress.update, tell_best(progress))
 
     return initial
 
@@ -90,7 +102,7 @@ def from_labels(banks: Banks, picking: Picking, k: int = 10, bar: Bar = no_bar) 
         nearest = nearest_classes(targets, label_embeddings(names, banks.embedder), k)
         plan = lay_out(nearest, picking.candidates, picking.seed)
         with bar("searching", sum(rows_of([plan]).values())) as progress:
-            (scores,) = score_candidates([plan], targets, banks, progress.update)
+            (scores,) = score_candidates([plan], targets, banks, progress.update, tell_best(progress))
         return pick_candidates(scores, plan, banks, picking.keep)
 
     return initial
@@ -133,10 +145,11 @@ def rechecked(
         if not 1 <= keep <= found.scores.shape[1]:
             raise ValueError(f"keep={keep}: expected 1 to {found.scores.shape[1]}, the latents to choose from")
         with bar("checking", found.scores.numel()) as progress:
-            scores = torch.empty_like(found.scores)
+            scores, leading = torch.full_like(found.scores, -1.0), tell_best(progress)
             for row, target in enumerate(targets):
                 scores[row] = 1 - banks.losses(found.latents[row], objective_of(target))
                 progress.update(scores.shape[1])
+                leading(scores.nan_to_num(nan=-1.0).amax(dim=1))
         scores = scores.nan_to_num(nan=-torch.inf)
         order = scores.sort(dim=1, descending=True, stable=True).indices[:, :keep]
         rows = torch.arange(len(order))[:, None]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from clip2latent.basis import groups_of
 from clip2latent.interfaces import Embedder, Generator
-from clip2latent.perceptual import Distance
+from clip2latent.perceptual import Features
 from clip2latent.refine import Refining, refine
 from clip2latent.refine_state import State
 
@@ -37,8 +37,8 @@ class Likeness(NamedTuple):
     clip: Tensor
 
 
-Comparison = Callable[[Tensor, Tensor], Likeness]
-"""images, pictures, both [B, 3, R, R] in [-1, 1] -> likeness; differentiable."""
+Comparison = Callable[[Tensor], Callable[[Tensor], Likeness]]
+"""Pictures [B, 3, R, R] in [-1, 1], or [1, 3, R, R] -> images [B, 3, R, R] -> likeness, which is differentiable."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +93,24 @@ class Inverted(NamedTuple):
     interrupted: bool
 
 
-def compare_by(embedder: Embedder, perceptual: Distance) -> Comparison:
-    """Returns what compares images with pictures: by pixels, a perceptual distance, and an embedder."""
+def compare_by(embedder: Embedder, perceptual: Features) -> Comparison:
+    """Returns what compares images with pictures: by pixels, a perceptual distance, and an embedder.
 
-    def compared(images: Tensor, pictures: Tensor) -> Likeness:
+    The pictures are seen once, however often images are compared with them.
+    """
+
+    def bound(pictures: Tensor) -> Callable[[Tensor], Likeness]:
         with torch.no_grad():
             targets = embedder.embed_images(pictures)
-        cosine = F.cosine_similarity(embedder.embed_images(images), targets, dim=-1)
-        return Likeness((images - pictures).square().mean((1, 2, 3)), perceptual(images, pictures), 1 - cosine)
+        distance = perceptual.towards(pictures)
 
-    return compared
+        def compared(images: Tensor) -> Likeness:
+            cosine = F.cosine_similarity(embedder.embed_images(images), targets, dim=-1)
+            return Likeness((images - pictures).square().mean((1, 2, 3)), distance(images), 1 - cosine)
+
+        return compared
+
+    return bound
 
 
 def fit_picture(picture: Tensor, side: int) -> Tensor:
@@ -129,10 +137,10 @@ def nearest(
     Raises:
         ValueError: where no candidate has a finite loss.
     """
-    losses = []
+    losses, compared = [], comparison(picture)
     for part in candidates.to(picture.device).split(inverting.refining.chunk):
         images = generator.synthesize(generator.project(part)).clamp(-1, 1)
-        losses.append(inverting.loss(comparison(images, picture.expand_as(images))))
+        losses.append(inverting.loss(compared(images)))
     found = torch.cat(losses).nan_to_num(nan=torch.inf)
     if not found.isfinite().any():
         raise ValueError(f"candidates: the loss of all {len(found)} is not a number: the generator draws no images")
@@ -174,10 +182,11 @@ def invert(
             f" {list(pictures.shape)}: bring them to it by fit_picture"
         )
     groups = getattr(generator, "groups", None) if groups is None else groups
+    compared = comparison(pictures)
     drawn = generator.sample_latents(256, torch.Generator().manual_seed(0))
     refined = refine(
         generator,
-        lambda images: inverting.loss(comparison(images, pictures)),
+        lambda images: inverting.loss(compared(images)),
         starts[:, None],
         inverting.refining,
         progress=progress,
@@ -189,7 +198,7 @@ def invert(
     def drawn_and_compared(latents: Tensor) -> tuple[Tensor, Likeness]:
         parts = latents.split(inverting.refining.chunk)
         images = torch.cat([generator.synthesize(part).clamp(-1, 1) for part in parts])
-        return images, comparison(images, pictures)
+        return images, compared(images)
 
     start, before = drawn_and_compared(generator.project(starts))
     images, after = drawn_and_compared(refined.latents)

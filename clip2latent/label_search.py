@@ -118,7 +118,11 @@ def rows_of(plans: Sequence[Candidates]) -> dict[int, int]:
 
 
 def score_candidates(
-    plans: Sequence[Candidates], targets: Tensor, banks: Banks, progress: Callable[[int], Any] = lambda done: None
+    plans: Sequence[Candidates],
+    targets: Tensor,
+    banks: Banks,
+    progress: Callable[[int], Any] = lambda done: None,
+    leading: Callable[[Tensor], Any] = lambda scores: None,
 ) -> list[Tensor]:
     """Returns the scores [P, num] of the candidates of several plans, their images' cosines with the prompts.
 
@@ -129,6 +133,7 @@ def score_candidates(
         targets: [P, E], of any norm.
         banks: the models.
         progress: called with the number of images done since the last call, of the sum of `rows_of(plans)`.
+        leading: told after each class the best scores [P] so far, of all plans; -1 for a prompt without any.
     """
     tables = [torch.full(plan.classes.shape, -1.0) for plan in plans]
     for index, embeddings in _pools(plans, banks, progress):
@@ -136,6 +141,7 @@ def score_candidates(
         for plan, table in zip(plans, tables, strict=True):
             prompts, columns = (plan.classes == index).nonzero(as_tuple=True)
             table[prompts, columns] = scores[prompts, plan.rows[prompts, columns]]
+        leading(torch.stack([table.amax(dim=1) for table in tables]).amax(dim=0))
     return tables
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from clip2latent.bank import Banks
 from clip2latent.fidelity import Judge
 from clip2latent.images import from_uint8
-from clip2latent.initial import Bar, no_bar
+from clip2latent.initial import Bar, no_bar, tell_best
 from clip2latent.label_search import (
     Candidates,
     check_classes,
@@ -135,7 +135,7 @@ def study(
     for seed in seeds:
         plans = [lay_out(own, settings.candidates, seed) for own in nearest]
         with bar(f"seed {seed}", sum(rows_of(plans).values())) as progress:
-            tables = score_candidates(plans, targets, banks, progress.update)
+            tables = score_candidates(plans, targets, banks, progress.update, tell_best(progress))
         with bar(f"seed {seed}, measuring", len(ks)) as progress:
             for k, plan, table in zip(ks, plans, tables, strict=True):
                 found[k].append(_measured(plan, table, prompts, banks, settings, real, judge))

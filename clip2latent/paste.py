@@ -1,4 +1,7 @@
-"""Pasting one image, scaled, onto another: differentiable in both, many places and sizes in one product."""
+"""Pasting one image, scaled, onto another: differentiable in both, many places and sizes in one product.
+
+The paper pastes with hard edges (arXiv:2112.01573, section 3.3); edges that fade are ours.
+"""
 
 from __future__ import annotations
 
@@ -39,12 +42,12 @@ class Pasting(NamedTuple):
     Attributes:
         rows: [P, R, r], each of the background's rows as a mean of the foreground's; 0 outside the place.
         columns: [P, R, r], likewise.
-        inside: [P, 1, R, R], True where the foreground goes.
+        cover: [P, 1, R, R], how much of the foreground is seen, from 0 (outside its place) to 1.
     """
 
     rows: Tensor
     columns: Tensor
-    inside: Tensor
+    cover: Tensor
 
 
 def check_placement(placement: Placement) -> Placement:
@@ -57,19 +60,29 @@ def check_placement(placement: Placement) -> Placement:
     return placement
 
 
-def make_pasting(placements: Sequence[Placement], foreground_side: int, background_side: int) -> Pasting:
+def make_pasting(
+    placements: Sequence[Placement], foreground_side: int, background_side: int, feather: float = 0.0
+) -> Pasting:
     """Returns the matrices of placements; the sides are the images' in pixels.
 
+    Args:
+        placements: P of them.
+        foreground_side: r.
+        background_side: R.
+        feather: how wide the foreground's edges fade, over its side, from 0 (the paper's hard edge) to 0.5. Edges on
+            the picture's own border do not.
+
     Raises:
-        ValueError: for no placement, and what `check_placement` refuses.
+        ValueError: for no placement, what `check_placement` refuses, and another feather.
     """
     if not placements:
         raise ValueError("placements: expected at least one")
+    if not 0 <= feather <= 0.5:
+        raise ValueError(f"feather={feather}: expected 0 to 0.5, the soft edge's width over the foreground's side")
     made = [_axes(placement, foreground_side, background_side) for placement in placements]
     rows, columns = (torch.stack(matrices) for matrices in zip(*made, strict=True))
-    covered = [matrices.sum(-1) > 0.5 for matrices in (rows, columns)]
-    inside = covered[0][:, None, :, None] & covered[1][:, None, None, :]
-    return Pasting(rows, columns, inside)
+    seen = [torch.stack([_fade(each.sum(-1) > 0.5, feather) for each in matrices]) for matrices in (rows, columns)]
+    return Pasting(rows, columns, seen[0][:, None, :, None] * seen[1][:, None, None, :])
 
 
 def paste(foreground: Tensor, background: Tensor, pasting: Pasting) -> Tensor:
@@ -87,7 +100,7 @@ def paste(foreground: Tensor, background: Tensor, pasting: Pasting) -> Tensor:
         The fused images [P, 3, R, R].
     """
     placed = pasting.rows[:, None] @ foreground @ pasting.columns[:, None].mT
-    return torch.where(pasting.inside, placed, background)
+    return pasting.cover * placed + (1 - pasting.cover) * background
 
 
 def _axes(placement: Placement, foreground_side: int, background_side: int) -> tuple[Tensor, Tensor]:
@@ -101,3 +114,17 @@ def _axes(placement: Placement, foreground_side: int, background_side: int) -> t
     row, column = divmod(LOCATIONS.index(location), 3)
     first, second = (F.pad(shrunk, (0, 0, start, free - start)) for start in (free * row // 2, free * column // 2))
     return first, second
+
+
+def _fade(inside: Tensor, feather: float) -> Tensor:
+    """Returns [R], from 0 outside to 1 inside, along half a wave at each end that is not the picture's own."""
+    places = inside.nonzero().flatten()
+    first, last, width = int(places[0]), int(places[-1]), feather * len(places)
+    place, ends = torch.arange(len(inside)) + 0.5, inside.float()
+    if width == 0:
+        return ends
+    if first > 0:
+        ends = ends * (1 - torch.cos(torch.pi * ((place - first) / width).clamp(0, 1))) / 2
+    if last < len(inside) - 1:
+        ends = ends * (1 - torch.cos(torch.pi * ((last + 1 - place) / width).clamp(0, 1))) / 2
+    return ends

@@ -1,6 +1,6 @@
 """How different two images look: distances on the features of networks, of equal signature and differentiable.
 
-Each `*_distance(embedder)` returns a `Distance`.
+Each `*_distance(embedder)` returns a `Features`, which is a `Distance`, and one to given pictures by `towards`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,35 @@ from clip2latent.interfaces import Embedder
 Distance = Callable[[Tensor, Tensor], Tensor]
 """Two times images [B, 3, R, R] in [-1, 1] -> distances [B], from 0; differentiable in both."""
 
+
+@dataclass(frozen=True)
+class Features:
+    """A `Distance` of what is seen in two images.
+
+    Attributes:
+        seen: images [B, 3, R, R] in [-1, 1] -> tensors [B, ...].
+        compared: what was seen in B images, and in B or 1 others -> distances [B].
+    """
+
+    seen: Callable[[Tensor], list[Tensor]]
+    compared: Callable[[list[Tensor], list[Tensor]], Tensor]
+
+    def __call__(self, one: Tensor, other: Tensor) -> Tensor:
+        """Returns the distances [B] of images [B, 3, R, R]."""
+        return self.compared(self.seen(one), self.seen(other))
+
+    def towards(self, pictures: Tensor) -> Callable[[Tensor], Tensor]:
+        """Returns the distance to pictures [B, 3, R, R], or to one [1, 3, R, R], which are looked at once."""
+        with torch.no_grad():
+            wanted = self.seen(pictures)
+        return lambda images: self.compared(self.seen(images), wanted)
+
+
 ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 """torchvision's weights, whose name ends in the first digits of their sha256."""
 
 
-def feature_distance(embedder: Embedder) -> Distance:
+def feature_distance(embedder: Embedder) -> Features:
     """Returns a distance on the features that an open_clip model has on its way: LPIPS without learned weights.
 
     At every depth and place the features are divided by their norm over the channels and compared by their squared
@@ -50,14 +75,14 @@ def feature_distance(embedder: Embedder) -> Distance:
         maps = visual.forward_intermediates(seen, intermediates_only=True)["image_intermediates"]
         return [_unit(each.float()) for each in maps]
 
-    def distance(one: Tensor, other: Tensor) -> Tensor:
-        pairs = zip(features(one), features(other), strict=True)
+    def compared(one: list[Tensor], other: list[Tensor]) -> Tensor:
+        pairs = zip(one, other, strict=True)
         return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).mean(0)
 
-    return distance
+    return Features(features, compared)
 
 
-def crop_distance(embedder: Embedder) -> Distance:
+def crop_distance(embedder: Embedder) -> Features:
     """Returns a distance on any embedder's embeddings of crops: the mean of 1 - cosine over nine overlapping ones.
 
     The crops are half as wide as the image, at its corners, edges and middle.
@@ -66,21 +91,20 @@ def crop_distance(embedder: Embedder) -> Distance:
         embedder: of any kind.
     """
 
-    def crops(images: Tensor) -> Tensor:
+    def embedded(images: Tensor) -> list[Tensor]:
         side = images.shape[-1]
         half, starts = (side + 1) // 2, (0, side // 4, side // 2)
         cut = [images[..., top : top + half, left : left + half] for top in starts for left in starts]
-        return torch.stack(cut, dim=1)
+        embeddings = embedder.embed_images(torch.stack(cut, dim=1).flatten(0, 1))
+        return [embeddings.unflatten(0, (len(images), -1))]
 
-    def distance(one: Tensor, other: Tensor) -> Tensor:
-        embeddings = embedder.embed_images(torch.cat([crops(one), crops(other)]).flatten(0, 1))
-        ours, theirs = embeddings.unflatten(0, (2, len(one), -1))
-        return 1 - (ours * theirs).sum(-1).mean(1)
+    def compared(one: list[Tensor], other: list[Tensor]) -> Tensor:
+        return 1 - (one[0] * other[0]).sum(-1).mean(1)
 
-    return distance
+    return Features(embedded, compared)
 
 
-def lpips_distance(embedder: Embedder | None = None, backbone: Path | str | None = None) -> Distance:
+def lpips_distance(embedder: Embedder | None = None, backbone: Path | str | None = None) -> Features:
     """Returns LPIPS on AlexNet (Zhang et al. 2018, arXiv:1801.03924), version 0.1, by the package lpips.
 
     Args:
@@ -115,13 +139,14 @@ def lpips_distance(embedder: Embedder | None = None, backbone: Path | str | None
         raise ValueError(f"the weights of LPIPS do not fit the network of the package lpips: {error}") from error
     network.requires_grad_(False).eval()
 
-    def distance(one: Tensor, other: Tensor) -> Tensor:
-        return network.to(one.device)(one.float(), other.float()).flatten()
+    def compared(one: list[Tensor], other: list[Tensor]) -> Tensor:
+        # The package sees both sides itself.
+        return network.to(one[0].device)(one[0], other[0].expand_as(one[0])).flatten()
 
-    return distance
+    return Features(lambda images: [images.float()], compared)
 
 
-DISTANCES: dict[str, Callable[[Embedder], Distance]] = {
+DISTANCES: dict[str, Callable[[Embedder], Features]] = {
     "features": feature_distance,
     "crops": crop_distance,
     "lpips": lpips_distance,

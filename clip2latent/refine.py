@@ -6,6 +6,7 @@ objective of its own saw, such as the same score over augmentations that are hel
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,6 +29,20 @@ PROGRESS = 1e-3
 """How far a held-out loss must fall within a problem's patience."""
 
 
+def constant(done: float) -> float:
+    """Returns 1: the paper's learning rate (arXiv:2112.01573, section 3.2)."""
+    return 1.0
+
+
+def cosine(done: float) -> float:
+    """Returns a learning rate's share that falls along a half-wave to 0 as `done` goes from 0 to 1."""
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+DECAYS: dict[str, Callable[[float], float]] = {"constant": constant, "cosine": cosine}
+"""Share of the steps done -> share of the learning rate."""
+
+
 @dataclass(frozen=True)
 class Refining:
     """How latents are refined; the defaults are the paper's, but for the number of steps.
@@ -35,7 +50,10 @@ class Refining:
     Attributes:
         steps: of Adam.
         lr: its learning rate, in units of the latents.
+        decay: how the rate falls over the steps, see `DECAYS`. A run that goes on for more steps than it began with
+            falls anew from there, along the longer way.
         weights: of a basis: "shared" or "each", see `start_basis`.
+        lead: the weight that a basis's first member starts with; None for that of the others, see `start_basis`.
         noise: deviation of the noise that is added to the latents at each step, in units; the paper's code has 0.01.
         pull: weight of the mean squared distance from the anchor, in units, in the loss.
         patience: steps after which a problem stops whose held-out loss has not fallen by `PROGRESS`; None for never.
@@ -46,7 +64,9 @@ class Refining:
 
     steps: int = 100
     lr: float = 5e-3
+    decay: str = "constant"
     weights: str = "shared"
+    lead: float | None = None
     noise: float = 0.0
     pull: float = 0.0
     patience: int | None = 200
@@ -58,8 +78,11 @@ class Refining:
         patience = 1 if self.patience is None else self.patience
         check_at_least(1, check=self.check, chunk=self.chunk, patience=patience)
         check_at_least(0, steps=self.steps, lr=self.lr, noise=self.noise, pull=self.pull, seed=self.seed)
-        if self.weights not in WEIGHTS:
-            raise ValueError(f"weights={self.weights!r}: expected one of {', '.join(WEIGHTS)}")
+        if self.lead is not None and not 0 < self.lead < 1:
+            raise ValueError(f"lead={self.lead}: expected a weight above 0 and below 1, or none")
+        for name, known in {"weights": WEIGHTS, "decay": DECAYS}.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(known)}")
 
 
 class Refined(NamedTuple):
@@ -176,7 +199,7 @@ class _Job:
         """Looks at each member of the bases [P, M, L, D], and at the mixtures."""
         problems, size = latents.shape[:2]
         members = reduce(latents.flatten(end_dim=1), self.groups).unflatten(0, (problems, size))
-        basis = start_basis(self.project(members), self.refining.weights)
+        basis = start_basis(self.project(members), self.refining.weights, self.refining.lead)
         zeros = Basis(*(torch.zeros_like(part) for part in basis))
         none, endless = (
             torch.zeros(problems, dtype=torch.int64).to(latents.device),
@@ -211,7 +234,8 @@ class _Job:
         finite = losses.isfinite() & torch.stack([part.isfinite().flatten(1).all(1) for part in gradients]).all(0)
         state = state._replace(stopped=torch.where(state.running & ~finite, NOT_A_NUMBER, state.stopped))
         units = Basis(reduce(self.unit[None], self.groups), torch.ones_like(state.basis.logits[:1]))
-        state = adam(state, gradients, units, self.refining.lr)
+        rate = self.refining.lr * DECAYS[self.refining.decay](int(state.step) / self.refining.steps)
+        state = adam(state, gradients, units, rate)
         state = state._replace(basis=state.basis._replace(members=self.project(state.basis.members)))
         if int(state.step) % self.refining.check and int(state.step) < self.refining.steps:
             return state

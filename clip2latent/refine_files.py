@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors
-import safetensors.torch
-
-from clip2latent.outputs import write_json
 from clip2latent.refine import Refining
 from clip2latent.refine_state import REASONS, State
 from clip2latent.refinement import Outcome, Plan, Task
+from clip2latent.state_files import check_models, clear_state, read_state, write_state
 
-RECORD, STATE = "refining.json", "refining.safetensors"
+NAME = "refining"
 PICTURE = "step-{:05d}.png"
 
 
@@ -46,21 +42,10 @@ def save_run(folder: Path, run: Run, state: State, outcome: Outcome | None = Non
         state: how far it is.
         outcome: what came of it, once it has ended.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = state.to_tensors() | {f"task.{name}": getattr(run.task, name).cpu() for name in ("targets", "basis")}
+    tensors = state.to_tensors() | {f"task.{name}": getattr(run.task, name) for name in ("targets", "basis")}
     record = {"prompts": run.task.prompts, "plan": asdict(run.plan), "options": run.options, "models": run.models}
     record |= {"step": int(state.step), "images": [] if outcome is None else _told(outcome)}
-    record["files"] = [RECORD, STATE]
-    for name, write in (
-        (STATE, lambda path: safetensors.torch.save_file({k: v.contiguous() for k, v in tensors.items()}, path)),
-        (RECORD, lambda path: write_json(path, record)),
-    ):
-        partial = folder / f".{name}.partial"
-        try:
-            write(partial)
-            os.replace(partial, folder / name)
-        finally:
-            partial.unlink(missing_ok=True)
+    write_state(folder, NAME, record, tensors)
 
 
 def load_run(folder: Path | str) -> tuple[Run, State]:
@@ -70,34 +55,24 @@ def load_run(folder: Path | str) -> tuple[Run, State]:
         FileNotFoundError: where no refinement is kept.
         ValueError: for files that are damaged or of another kind.
     """
-    folder = Path(folder)
-    for name in (RECORD, STATE):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"no refinement to go on with in {folder}: it has no {name}")
+    record, tensors = read_state(folder, NAME, "refinement")
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         plan = dict(record["plan"])
         plan = Plan(**{**plan, "refining": Refining(**plan["refining"])})
         prompts = [str(prompt) for prompt in record["prompts"]]
-        tensors = safetensors.torch.load_file(folder / STATE)
         task = Task(prompts, tensors["task.targets"], tensors["task.basis"])
         state = State.from_tensors(tensors)
         if len(task.targets) != len(prompts) or len(task.basis) != len(state.losses) or len(task.basis) % len(prompts):
             raise ValueError(f"{len(prompts)} prompts, but {len(task.basis)} bases and {len(state.losses)} states")
         return Run(task, plan, dict(record["options"]), dict(record["models"])), state
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, safetensors.SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise ValueError(f"the refinement in {folder} cannot be read: {str(error) or type(error).__name__}") from error
 
 
 def check_same_models(recorded: Mapping[str, Any], found: Mapping[str, Any], folder: Path | str) -> None:
     """Raises ValueError where generator or embedder are not those that a refinement began with."""
-    for name in ("generator", "embedder"):
-        hashes = [(record.get(name) or {}).get("sha256") for record in (recorded, found)]
-        if all(hashes) and hashes[0] != hashes[1]:
-            raise ValueError(
-                f"the refinement in {folder} began with another {name} (sha256 {hashes[0][:12]}, here"
-                f" {hashes[1][:12]}): name the checkpoint it began with by --checkpoint"
-            )
+    models = [{name: record.get(name) for name in ("generator", "embedder")} for record in (recorded, found)]
+    check_models(*models, folder, "refinement", "name the checkpoint it began with by --checkpoint")
 
 
 def recorded_models(source: Path | str) -> dict[str, str] | None:
@@ -118,7 +93,8 @@ def recorded_models(source: Path | str) -> dict[str, str] | None:
 
 def clear_run(folder: Path) -> None:
     """Removes what an earlier refinement left in a folder besides its results."""
-    for path in [folder / RECORD, folder / STATE, *folder.glob("step-[0-9]*.png")]:
+    clear_state(folder, NAME)
+    for path in folder.glob("step-[0-9]*.png"):
         path.unlink(missing_ok=True)
 
 

@@ -14,6 +14,7 @@ from clip2latent.metrics import judge_accuracy
 from clip2latent.objectives import augclip_objective
 from clip2latent.prompts import Prompt
 from demo.refine_ways import Found, Setting
+from demo.refine_worlds import WORLDS
 
 STREAM = 2**40
 """The unseen views' seed lies so far from the ways'."""
@@ -50,10 +51,11 @@ def scored(
 def markdown(record: Mapping[str, Any]) -> str:
     """Returns the table; `record` is refine_table's."""
     used, rows = record["settings"], record["rows"]
+    world = WORLDS[used["world"]]
     lines = [
-        "# Refinement: score against time",
+        f"# Refinement: score against time{'' if used['world'] == 'avatars' else ', on objects'}",
         "",
-        f"The demo's avatars, {len(used['prompts'])} prompts, one image of each, seed {used['seed']}, {used['views']}"
+        f"{world.about}, {len(used['prompts'])} prompts, one image of each, seed {used['seed']}, {used['views']}"
         " views at each step; one thread of a CPU.",
         f"CLIP is the cosine of the image as it is, AugCLIP its mean over {record['unseen_views']} views that nothing"
         " was optimised or chosen by;",
@@ -68,26 +70,28 @@ def markdown(record: Mapping[str, Any]) -> str:
     for row in rows:
         cells = [f"{row[name]:.3f} ± {row[f'{name}_stderr'] or 0:.3f}" for name in ("augclip", "clip", "judge")]
         lines.append(f"| {row['name']} | {row['images']} | {row['seconds_per_prompt']:.1f} | {' | '.join(cells)} |")
-    lines += ["", *_verdict(rows), ""]
-    lines += [f"Learning rate {used['lr']:g} standard deviations of w a step, FuseDream's 0.005. Label-guided search"]
-    lines += ["needs a generator of classes, which the avatars' is not.", ""]
-    lines += [f"Made by `python -m demo.refine_table`, commit {record['commit'] or 'unknown'}.", ""]
+    lines += ["", *_verdict(rows, world.start), ""]
+    falls = ", falling along a cosine to 0 over a row's steps" if used["decay"] == "cosine" else ""
+    lines += [f"Learning rate {used['lr']:g} standard deviations of the latents a step{falls}; FuseDream's 0.005 and"]
+    lines += [f"plain CLIP's {used['lr']:g} stay as they are.", ""]
+    words = "" if used["world"] == "avatars" else f" --world {used['world']}"
+    lines += [f"Made by `python -m demo.refine_table{words}`, commit {record['commit'] or 'unknown'}.", ""]
     return "\n".join(lines)
 
 
-def _verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Says how long the prior takes, refined, to the score of the longest FuseDream run."""
+def _verdict(rows: Sequence[Mapping[str, Any]], start: str) -> list[str]:
+    """Says how long a start takes, refined, to the score of the longest FuseDream run."""
     goals = [row for row in rows if row["key"] == "fusedream"]
     if not goals:
         return ["FuseDream is not done yet."]
     goal = max(goals, key=lambda row: row["steps"])
     passed = [row for row in rows if row["key"] == "refined" and row["augclip"] >= goal["augclip"]]
     if not passed:
-        return [f"No refined prior reaches the AugCLIP of FuseDream's {goal['steps']} steps."]
+        return [f"{start}, refined, does not reach the AugCLIP of FuseDream's {goal['steps']} steps."]
     first = min(passed, key=lambda row: row["steps"])
     share = first["seconds_per_prompt"] / goal["seconds_per_prompt"]
     return [
-        f"The prior with {first['steps']} steps passes the AugCLIP of FuseDream's {goal['steps']} steps"
+        f"{start} with {first['steps']} steps passes the AugCLIP of FuseDream's {goal['steps']} steps"
         f" in {100 * share:.0f} % of its time."
     ]
 

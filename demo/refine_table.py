@@ -1,9 +1,9 @@
 """Compares ways to images of prompts, score against time: `python -m demo.refine_table --work DIR --out FILE`.
 
 The prior alone, the prior refined, FuseDream from random latents, one latent optimised by plain CLIP, and random
-search, on the demo's avatars, all prompts of a way in one batch. FILE.md, FILE.json and FILE.png are the result. What
-is done is not done again, and a way that was interrupted goes on, by the same command.
-Label-guided search needs a generator of classes and has no row: the avatars' has none.
+search, on the demo's avatars, all prompts of a way in one batch. With --world objects label-guided search stands in the
+prior's place, as that generator has classes, and no prior. FILE.md, FILE.json and FILE.png are the result. What is done
+is not done again, and a way that was interrupted goes on, by the same command.
 """
 
 from __future__ import annotations
@@ -11,19 +11,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from demo.make import ROOT
+from clip2latent.assets import configs_folder
 
-MARKS = {
-    "refined": (25, 50, 75, 100, 250),
-    "same": (25, 50, 100),
-    "direct": (100, 1000),
-    "fusedream": (100, 250, 500, 1000),
-}
-CANDIDATES, BASIS, RANDOM = 16, 5, 1000
 UNSEEN = 64
 """Views that images are scored by, seen by no way."""
 
@@ -37,76 +30,57 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from clip2latent.prompts import read_prompts
-    from clip2latent.text2image import TextToImage
     from demo.refine_ways import NotDone, Setting, check_work
+    from demo.refine_worlds import WORLDS
 
     torch.set_num_threads(1)
-    prompts = [prompt for prompt in read_prompts(options.prompts) if prompt.attributes][: options.count]
+    world = WORLDS[options.world]
+    file = options.prompts or configs_folder() / "prompts" / world.prompts
+    named = [prompt for prompt in read_prompts(file) if prompt.attributes]
+    prompts = named[:: world.stride][: options.count or world.count]
     if not prompts:
-        raise ValueError(f"prompts: {options.prompts} names no attributes that a judge could look for")
+        raise ValueError(f"prompts: {file} names no attributes that a judge could look for")
     texts = [prompt.text for prompt in prompts]
-    smoke = options.preset == "smoke"
-    pipeline = TextToImage.from_pretrained("demo", "cpu")
-    used = {"prompts": texts, "views": options.views, "lr": options.lr, "seed": options.seed, "preset": options.preset}
+    pipeline = load(options.world)
+    used = {"world": options.world, "prompts": texts, "views": options.views, "lr": options.lr, "decay": options.decay}
+    used |= {"seed": options.seed, "preset": options.preset}
     used["sha256"] = {name: model["sha256"] for name, model in pipeline.identities().items()}
     check_work(options.work, used)
-    targets, rows, entries = pipeline.embed_text(texts), [], []
+    with torch.no_grad():
+        targets = pipeline.embedder.embed_text(texts)
+    rows, entries = [], []
     setting = Setting(pipeline, texts, targets, options.views, options.seed, options.work, not options.report)
     with contextlib.suppress(NotDone):
-        for found in ways(setting, options.lr, smoke):
+        for found in world.ways(setting, options.lr, options.decay, options.preset == "smoke"):
             rows += found
-            entries += score(setting, prompts, found)
+            entries += score(setting, prompts, found, world.judge)
             write_report(options.out, setting, rows, entries, used)
     print(f"{options.out}.md, {options.out}.json, {options.out}.png" if rows else "nothing is done yet")
 
 
-def ways(setting: Any, lr: float, smoke: bool) -> Iterator[list[tuple[str, str, Any]]]:
-    """Yields each way's rows, (key, name, Found).
+def load(world: str) -> Any:
+    """Returns a world's models: the embedded prior's, or a generator of classes without one."""
+    if world == "avatars":
+        from clip2latent.text2image import TextToImage
 
-    Args:
-        setting: a `refine_ways.Setting`.
-        lr: learning rate of all but FuseDream.
-        smoke: few steps and images, for tests.
-    """
-    from clip2latent.refine import Refining
-    from demo.refine_ways import CHECK, Found, from_bank, from_prior, optimised
+        return TextToImage.from_pretrained("demo", "cpu")
+    from clip2latent.embedders import load_embedder
+    from clip2latent.generators import load_generator
+    from clip2latent.priorless import Priorless, sampled_space
+    from clip2latent.spec import ModelSpec
 
-    marks = {key: (CHECK,) for key in MARKS} if smoke else MARKS
-    random = 32 if smoke else RANDOM
-
-    def refined(key: str, name: str, basis: Any, cost: Found, rate: float = lr) -> list[tuple[str, str, Any]]:
-        refining = Refining(marks[key][-1], rate, patience=None, check=CHECK, seed=setting.seed)
-        found = optimised(setting, key, basis, refining, marks[key], plain=key == "direct")
-        return [
-            (
-                key,
-                f"{name} + {one.steps} steps",
-                one._replace(seconds=one.seconds + cost.seconds, images=one.images + cost.images),
-            )
-            for one in found
-        ]
-
-    prior, seconds = from_prior(setting, CANDIDATES, BASIS)
-    cost = Found(0, CANDIDATES, seconds, prior[:, 0])
-    yield [("prior", f"prior, best of {CANDIDATES}", cost)]
-    yield refined("refined", "prior", prior, cost)
-    bank, seconds = from_bank(setting, random, BASIS)
-    cost = Found(0, random, seconds, bank[:, 0])
-    yield refined("same", f"best {BASIS} of {random} random", bank, cost)
-    yield refined("fusedream", f"FuseDream: best {BASIS} of {random} random", bank, cost, 5e-3)
-    drawn = random + marks["fusedream"][-1]
-    searched, seconds = from_bank(setting, drawn, 1)
-    yield [("random", f"random search, best of {drawn}", Found(0, drawn, seconds, searched[:, 0]))]
-    yield refined("direct", f"plain CLIP, one w, best of {random} random", bank[:, :1], cost)
+    models = {"generator": load_generator("demo-objects").eval().requires_grad_(False), "embedder": load_embedder()}
+    config = {name: ModelSpec.of(f"demo {name}", {}, model).to_dict() for name, model in models.items()}
+    return Priorless(**models, space=sampled_space(models["generator"]), device="cpu", config=config)
 
 
-def score(setting: Any, prompts: Sequence[Any], rows: Sequence[Any]) -> list[dict[str, Any]]:
-    """Returns the numbers of rows (key, name, Found), plain types."""
+def score(setting: Any, prompts: Sequence[Any], rows: Sequence[Any], judge: str) -> list[dict[str, Any]]:
+    """Returns the numbers of rows (key, name, Found), plain types; `judge` is the name of who reads the images."""
     from clip2latent.judge import load_judge
     from demo.refine_report import scored
 
-    judge = load_judge("demo")
-    return [{"key": key, "name": name} | scored(setting, found, prompts, judge, UNSEEN) for key, name, found in rows]
+    reads = load_judge(judge)
+    return [{"key": key, "name": name} | scored(setting, found, prompts, reads, UNSEEN) for key, name, found in rows]
 
 
 def write_report(
@@ -142,10 +116,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of what is done")
     parser.add_argument("--out", type=Path, required=True, help="the result: this name with .md, .json and .png")
-    parser.add_argument("--prompts", type=Path, default=ROOT / "configs/prompts/demo.jsonl", help="with attributes")
-    parser.add_argument("--count", type=int, default=12, help="prompts taken of the file")
+    parser.add_argument("--world", choices=("avatars", "objects"), default="avatars")
+    parser.add_argument("--prompts", type=Path, help="a file of prompts with attributes (default: the world's own)")
+    parser.add_argument("--count", type=int, help="prompts taken of the file (default: 12, of objects 8)")
     parser.add_argument("--views", type=int, default=8, help="of an image at each step")
-    parser.add_argument("--lr", type=float, default=0.05, help="learning rate, but for FuseDream's own, 0.005")
+    parser.add_argument("--lr", type=float, default=0.2, help="learning rate, but for FuseDream's own, 0.005")
+    parser.add_argument("--decay", choices=("constant", "cosine"), default="cosine", help="of that rate over the steps")
     parser.add_argument("--preset", choices=("full", "smoke"), default="full", help="smoke: few steps, for tests")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", action="store_true", help="write what there is, and do nothing more")

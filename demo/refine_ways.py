@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 
 from clip2latent.bank import Banks
+from clip2latent.initial import Picking
+from clip2latent.initial import from_labels as label_guided
 from clip2latent.interfaces import Objective
 from clip2latent.objectives import augclip_objective, clip_objective
+from clip2latent.priorless import Priorless
 from clip2latent.refine import HELD_OUT, Refining, entropy, refine
 from clip2latent.refine_state import State
 from clip2latent.text2image import TextToImage
@@ -54,7 +57,7 @@ class Setting(NamedTuple):
         go: do what is not done yet; else only read what is.
     """
 
-    pipeline: TextToImage
+    pipeline: TextToImage | Priorless
     prompts: list[str]
     targets: Tensor
     views: int
@@ -86,6 +89,18 @@ def from_bank(setting: Setting, images: int, keep: int) -> tuple[Tensor, float]:
         return banks.of(setting.seed).pick(setting.targets.cpu(), images, keep).latents
 
     return _kept(setting, f"bank-{images}.safetensors", make)
+
+
+def from_labels(setting: Setting, images: int, keep: int, k: int) -> tuple[Tensor, float]:
+    """Returns label-guided latents' best [P, keep, L, D], of the k classes nearest to each prompt, and its seconds."""
+    pipeline = setting.pipeline
+
+    def make() -> Tensor:
+        banks = Banks(pipeline.generator, pipeline.embedder, None, pipeline.device)
+        initial = label_guided(banks, Picking(keep, images, setting.seed), k)
+        return initial(setting.prompts, setting.targets.cpu()).latents
+
+    return _kept(setting, f"labels-{k}-{images}.safetensors", make)
 
 
 def optimised(

@@ -15,6 +15,15 @@ def test_a_basis_starts_at_its_mean(weights):
     torch.testing.assert_close(mixed(start_basis(MEMBERS, weights)), MEMBERS.mean(1))
 
 
+@pytest.mark.parametrize("weights", ["shared", "each"])
+def test_a_lead_has_its_weight_and_the_others_share_the_rest(weights):
+    basis = start_basis(MEMBERS, weights, 0.7)
+    torch.testing.assert_close(mixed(basis), 0.7 * MEMBERS[:, 0] + 0.15 * MEMBERS[:, 1:].sum(1))
+    torch.testing.assert_close(mixed(start_basis(MEMBERS[:, :1], weights, 0.7)), MEMBERS[:, 0])
+    with pytest.raises(ValueError, match=r"lead=1\.0"):
+        start_basis(MEMBERS, weights, 1.0)
+
+
 def test_shared_weights_keep_to_the_members_hull_and_each_number_to_its_own_range():
     shared = Basis(MEMBERS, torch.randn(P, M, 1, 1, generator=RNG))
     weights = torch.linalg.lstsq(MEMBERS.flatten(2).mT, mixed(shared).flatten(1)[..., None]).solution[..., 0]

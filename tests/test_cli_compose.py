@@ -88,11 +88,26 @@ def test_an_interruption_writes_the_best_so_far(tmp_path, capsys, monkeypatch):
     assert end.value.code == 130
     record = json.loads((tmp_path / "cut" / "results.json").read_text())
     assert record["options"]["interrupted"] and len(record["candidates"]) == 18
-    assert "interrupted: the best so far was written" in capsys.readouterr().err
+    assert "interrupted: the best so far was written; sample.py compose --resume cut goes on" in capsys.readouterr().err
+    monkeypatch.setattr(compose._Search, "advance", advance)
+    assert run("--resume=cut", "--every=20") == 0
+    assert run("a hat", *SHORT, "--out", "whole") == 0
+    for name in ("foreground", "background"):  # to the bit, as if it had never been stopped
+        ended, whole = (read_saved(f"{out}/{name}.safetensors").latents for out in ("cut", "whole"))
+        assert ended.equal(whole)
+    records = [json.loads((tmp_path / out / "results.json").read_text()) for out in ("cut", "whole")]
+    assert records[0]["candidates"] == records[1]["candidates"] and not records[0]["options"]["interrupted"]
+    assert (tmp_path / "cut" / "step-00020.png").is_file() and not list((tmp_path / "cut").glob("composing.*"))
+    assert run("--resume=cut") == 2 and "no composition to go on with" in capsys.readouterr().err
 
 
 ERRORS = {
     "no prompt": ([" "], "empty"),
+    "nothing": ([], "nothing to compose"),
+    "both": (["a hat", "--resume=out"], "leave 'a hat' out"),
+    "nowhere": (["--resume=none"], "no composition to go on with"),
+    "feather": (["a hat", "--feather=0.6"], "feather=0.6"),
+    "every": (["a hat", "--every=0"], "every=0"),
     "way": (["a hat", "--way=both"], "way='both'"),
     "perceptual": (["a hat", "--perceptual=eyes"], "features, crops, lpips"),
     "no features": (["a hat", "--perceptual=features"], "--perceptual crops"),

@@ -1,5 +1,8 @@
 """Initial bases: every source gives the best of its candidates, and a recheck ranks them by something else."""
 
+import contextlib
+from types import SimpleNamespace
+
 import pytest
 import torch
 from test_bank import TARGETS, Classy
@@ -38,6 +41,22 @@ def test_a_basis_is_the_best_of_its_candidates_by_the_cosine_of_its_images(name,
     more = sources(pipeline, Picking(keep=30, candidates=30, seed=1))[name](PROMPTS, TARGETS)
     torch.testing.assert_close(more.scores[:, :3], basis.scores)
     assert more.candidates.sort(dim=1).values.equal(torch.arange(30).expand(3, 30))
+
+
+@pytest.mark.parametrize("name", ["random", "labels"])
+def test_a_search_tells_how_many_images_and_the_best_score_so_far(name):
+    told, updates = [], []
+
+    @contextlib.contextmanager
+    def bar(name, total):
+        yield SimpleNamespace(update=updates.append, set_postfix_str=told.append)
+        assert sum(updates) == total
+
+    banks, picking = Banks(Classy(), TinyEmbedder()), Picking(keep=2, candidates=300)
+    source = from_random(banks, picking, bar) if name == "random" else from_labels(banks, picking, 2, bar)
+    best = source(PROMPTS[:1], TARGETS[:1]).scores[0, 0]
+    shown = [float(text.removeprefix("best ")) for text in told]
+    assert len(shown) == 2 and shown == sorted(shown) and shown[-1] == pytest.approx(float(best), abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["random", "labels"])

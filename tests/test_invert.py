@@ -50,6 +50,19 @@ def test_the_distance_that_is_weighed_falls(only):
     assert torch.allclose(quick(**weights).loss(made.after), after)
 
 
+def test_pictures_are_seen_once_however_many_steps_there_are():
+    class Counting(TinyEmbedder):
+        seen = 0
+
+        def embed_images(self, images):
+            self.seen += torch.equal(images, pictures)
+            return super().embed_images(images)
+
+    pictures, embedder = GENERATOR.synthesize(latents(3)), Counting()
+    invert(GENERATOR, compare_by(embedder, crop_distance(EMBEDDER)), pictures, latents(3, 1), quick(12))
+    assert embedder.seen == 1
+
+
 def test_a_picture_does_not_know_of_the_others():
     pictures, starts = GENERATOR.synthesize(latents(3)), latents(3, 1)
     both = invert(GENERATOR, COMPARISON, pictures, starts, quick(20))
@@ -90,9 +103,9 @@ def test_pictures_are_brought_to_the_generators_side():
 
 def test_a_picture_without_difference_has_distance_zero():
     pictures = GENERATOR.synthesize(latents(2)).requires_grad_()
-    likeness = COMPARISON(pictures, pictures.detach())
+    likeness = COMPARISON(pictures.detach())(pictures)
     assert all(torch.allclose(distance, torch.zeros(2), atol=1e-6) for distance in likeness)
-    gradient = torch.autograd.grad(quick().loss(COMPARISON(pictures, pictures.detach().flip(0))).sum(), pictures)[0]
+    gradient = torch.autograd.grad(quick().loss(COMPARISON(pictures.detach().flip(0))(pictures)).sum(), pictures)[0]
     assert gradient.abs().sum() > 0
 
 

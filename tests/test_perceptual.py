@@ -43,6 +43,16 @@ def test_the_gradient_reaches_both_images_and_is_a_number_where_they_are_equal(d
     assert torch.autograd.grad(distance(grey, other.detach()).sum(), grey)[0].isfinite().all()
 
 
+def test_pictures_are_looked_at_once_whatever_is_compared_with_them(distance):
+    one, other = images(2), images(2)
+    towards = distance.towards(other)
+    torch.testing.assert_close(towards(one), distance(one, other))
+    assert torch.autograd.grad(towards(one.requires_grad_()).sum(), one)[0].abs().max() > 0
+    torch.testing.assert_close(
+        distance.towards(other[:1])(one), distance(one, other[:1].expand_as(one)), rtol=1e-3, atol=1e-5
+    )
+
+
 class _Visual(nn.Module):
     """Gives its features as they are asked for: two maps, 3-4-5 triangles."""
 

@@ -1,6 +1,7 @@
 """Refinement: its laws on problems with known answers, and how it ends when something goes wrong."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -214,6 +215,32 @@ def test_a_run_that_goes_on_equals_one_that_was_never_stopped(weights):
     torch.testing.assert_close(go(40, saved).state.basis.members, go(40).state.basis.members, rtol=0, atol=0)
 
 
+def test_the_rate_falls_along_a_cosine_to_nothing_and_goes_on_where_it_was():
+    def go(state=None, stop=None, **options):
+        seen = []
+
+        def watch(state):
+            seen.append(state)
+            if stop is not None and state.step == stop:
+                raise KeyboardInterrupt
+
+        return seen, run(lr=0.02, steps=20, held_out=distance(TARGETS), state=state, progress=watch, **options)
+
+    def first_move(states, step):  # of one number whose gradient keeps its sign
+        return (states[step + 1].basis.members - states[step].basis.members).abs().amax()
+
+    falling, whole = go(decay="cosine")
+    steady, _ = go()
+    for step in (0, 10, 19):
+        share = (1 + math.cos(math.pi * step / 20)) / 2
+        assert 0.5 * share * 0.02 < first_move(falling, step) < 2.5 * share * 0.02
+        assert 0.5 * 0.02 < first_move(steady, step) < 2.5 * 0.02
+    _, cut = go(decay="cosine", stop=13)
+    assert cut.interrupted
+    _, ended = go(decay="cosine", state=State.from_tensors(cut.state.to_tensors()))
+    assert ended.state.basis.members.equal(whole.state.basis.members) and ended.latents.equal(whole.latents)
+
+
 def test_a_seed_gives_the_same_result_and_another_another():
     def go(seed):
         rng = torch.Generator()
@@ -248,6 +275,7 @@ def test_arguments_stay_as_they_were():
         (lambda: Refining(check=0), "check=0"),
         (lambda: Refining(patience=0), "patience=0"),
         (lambda: Refining(weights="all"), "weights='all'"),
+        (lambda: Refining(decay="linear"), "decay='linear': expected one of constant, cosine"),
     ],
 )
 def test_what_does_not_fit_is_named(call, message):
