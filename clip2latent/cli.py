@@ -30,6 +30,7 @@ from clip2latent.cli_search_study import search_study
 from clip2latent.cli_share import export, push
 from clip2latent.cli_sweep import sweep
 from clip2latent.cli_table import table
+from clip2latent.cli_web import SEVERAL, web
 
 
 def convert(
@@ -127,13 +128,15 @@ def _parser() -> tuple[ArgumentParser, dict[str, _Command]]:
         push,
         configs,
         doctor,
+        web,
     ):
         summary = (run.__doc__ or "").splitlines()[0]
         child = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
         texts = _TEXTS.get(run.__name__, {})
         for name, options in texts.items():
             child.add_argument(name, type=str, **options)
-        child.add_function_arguments(run, as_group=False, as_positional=False, skip={*_FLAGS, *texts})
+        skipped = {*_FLAGS, *(name.lstrip("-") for name in texts)}
+        child.add_function_arguments(run, as_group=False, as_positional=False, skip=skipped)
         for name in _FLAGS.keys() & signature(run).parameters:
             child.add_argument(f"--{name}", action="store_true", help=_FLAGS[name])
         child.add_argument("--offline", action="store_true", help="Never touch the network; use what is here already.")
@@ -177,6 +180,7 @@ _TEXTS: dict[str, dict[str, dict[str, Any]]] = {
         "checkpoint": {"help": "A .ckpt file, an exported folder, owner/name on the Hub, or demo."},
         "out": {"help": "Output folder."},
     },
+    "web": {f"--{name}": {"action": "append", "help": text} for name, text in SEVERAL.items()},
     "push": {
         "folder": {"help": "A folder that export wrote."},
         "repo": {"help": "owner/name on the Hub; made where there is none."},

@@ -1,0 +1,151 @@
+"""The guard before the page: which addresses answer, how long a request may be, what a request may hold.
+
+gradio serves far more than this page needs: uploads, files, proxies, monitoring. The page sends pictures as texts and
+gets pictures as texts, so that none of it is open. Plain ASGI, without a package.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from clip2latent.web.limits import UPLOAD_BYTES
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+API = "/gradio_api/"
+OPEN = ("/", "/config", "/theme.css", "/robots.txt", "/favicon.ico", "/manifest.json")
+OPEN_API = ("info", "startup-events", "theme.css", "queue/join", "queue/data", "reset", "cancel", "app_id")
+OPEN_BELOW = ("/assets/", "/static/", f"{API}call/", f"{API}heartbeat/")
+MOST_BYTES = UPLOAD_BYTES * 4 // 3 + 64 * 1024
+"""Of a request's body: a picture as a text, and the rest."""
+SMALL_BYTES, LARGE_AT_ONCE = 64 * 1024, 8
+"""Of bodies longer than the first so many are read at once, so that they fill no memory."""
+CONNECTIONS = 256
+HEADERS = {
+    "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none';"
+    " base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+
+
+class Guard:
+    """An ASGI application around another, which sees only what passes."""
+
+    def __init__(self, app: App, connections: int = CONNECTIONS) -> None:
+        """Takes the application; `connections` requests are served at once, more are told to come again."""
+        self.app, self.most, self.open, self.large = app, connections, 0, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request, or gives it on."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        if not is_open(scope.get("path", "")):
+            await refuse(send, 404, "there is nothing here")
+            return
+        if self.open >= self.most:
+            await refuse(send, 503, "too many connections: try again in a moment")
+            return
+        self.open += 1
+        try:
+            await self._pass(scope, receive, send)
+        finally:
+            self.open -= 1
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def headed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", []), *extra]}
+            await send(message)
+
+        if scope["method"] not in ("POST", "PUT", "PATCH", "DELETE"):
+            await self.app(scope, receive, headed)
+            return
+        if is_small(scope):
+            body = await read_body(receive, SMALL_BYTES)
+        elif self.large >= LARGE_AT_ONCE:
+            await refuse(send, 503, "too many pictures at once: try again in a moment")
+            return
+        else:
+            self.large += 1
+            try:
+                body = await read_body(receive, MOST_BYTES)
+            finally:
+                self.large -= 1
+        if body is None:
+            await refuse(send, 413, f"the request is too long: expected at most {MOST_BYTES} bytes")
+            return
+        if not is_plain(body):
+            await refuse(send, 400, "expected a request in JSON whose data are texts, numbers and lists of them")
+            return
+        given = False
+
+        async def again() -> Message:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, again, headed)
+
+
+def is_open(path: str) -> bool:
+    """Tells whether an address is one that the page needs."""
+    if ".." in path or "\\" in path or "//" in path or "\0" in path:
+        return False
+    return path in OPEN or path.removeprefix(API).rstrip("/") in OPEN_API or path.startswith(OPEN_BELOW)
+
+
+def is_plain(body: bytes) -> bool:
+    """Tells whether a body is empty, or JSON whose data hold no mappings: gradio takes some for files to fetch."""
+    if not body:
+        return True
+    try:
+        record = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    data = record.get("data", []) if isinstance(record, dict) else None
+    if not isinstance(data, list) or len(data) > 64:
+        return False
+    flat = [part for item in data for part in (item if isinstance(item, list) else [item])]
+    return len(flat) <= 256 and not any(isinstance(part, (dict, list)) for part in flat)
+
+
+def is_small(scope: Scope) -> bool:
+    """Tells whether a request says that its body is short; one that says nothing may be of any length."""
+    told = dict(scope.get("headers", [])).get(b"content-length", b"")
+    return told.isdigit() and int(told[:12]) <= SMALL_BYTES
+
+
+async def read_body(receive: Receive, most: int) -> bytes | None:
+    """Returns a request's body; None where it is too long, or its sender has left."""
+    parts, length = [], 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        parts.append(message.get("body", b""))
+        length += len(parts[-1])
+        if length > most:
+            return None
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def refuse(send: Send, status: int, text: str) -> None:
+    """Answers with a status and a line."""
+    content = json.dumps({"detail": text}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
