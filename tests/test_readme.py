@@ -1,22 +1,29 @@
 """The documents' commands run as they stand there, in their order, in a folder that sees the repository's files.
 
 A comment before a block changes how: `<!-- test: --count 500 ; --max_steps 9 -->` appends the first piece to the
-block's first command, the second to its second, and so on; `<!-- test: skip, why -->` leaves the block out.
-Installations and the test command itself are left out always.
+block's first command, the second to its second, and so on; `<!-- test: skip, why -->` leaves the block out, and
+`<!-- test: as in docs/page.md -->` too, because that document has its commands, which is checked.
+Installations and the test command itself are left out always. README's first block runs in a process of its own, as a
+newcomer's does; the others run in this one, so that nothing is imported twice.
 """
 
+import contextlib
+import io
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
-VISIBLE = ("clip2latent", "datagen", "demo", "configs", "sample.py", "train.py", "setup.cfg", "pyproject.toml")
+VISIBLE = ("clip2latent", "datagen", "demo", "configs", "docs", "sample.py", "train.py", "setup.cfg", "pyproject.toml")
 
 
 class Block(NamedTuple):
@@ -27,13 +34,13 @@ class Block(NamedTuple):
     extras: tuple[str, ...]
 
 
-def blocks(text):
-    """Returns the bash and python blocks of a Markdown text that are to be run."""
+def blocks(text, left_out=False):
+    """Returns the bash and python blocks of a Markdown text that are to be run, or those that are left out."""
     pattern = r"(?:<!-- *test: *(?P<extras>.*?) *-->\s*\n)?^[ ]*```(?P<language>bash|python)\n(?P<text>.*?)^[ ]*```"
     found = []
     for match in re.finditer(pattern, text, re.DOTALL | re.MULTILINE):
         extras = match["extras"] or ""
-        if not extras.startswith("skip"):
+        if extras.startswith(("skip", "as in")) == left_out:
             pieces = tuple(piece.strip() for piece in extras.split(";"))
             found.append(Block(match["language"], match["text"], pieces))
     return found
@@ -61,19 +68,58 @@ def _split(line):
     return parts
 
 
-def run(block, folder):
-    """Runs a block in a folder, and fails with what it printed."""
+def run(block, folder, apart=False):
+    """Runs a block in a folder, each command apart from this process or in it, and fails with what it printed."""
     words = [["python", "-c", block.text]] if block.language == "python" else commands(block)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
     for command in words:
         command = [_found(word, folder) for word in command]
-        program = sys.executable if command[0] in ("python", "python3") else Path(sys.executable).parent / command[0]
-        done = subprocess.run(
-            [str(program), *command[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=900
-        )
-        assert done.returncode == 0, (
-            f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        )
+        code, printed = (_process if apart else _here)(command, folder)
+        assert code == 0, f"{shlex.join(command)} ended with {code}:\n{printed}"
+
+
+def _process(command, folder):
+    """Runs a command in a process of its own; returns its exit code and what it printed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
+    program = sys.executable if command[0] in ("python", "python3") else Path(sys.executable).parent / command[0]
+    done = subprocess.run(
+        [str(program), *command[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=900
+    )
+    return done.returncode, f"{done.stdout}\n{done.stderr}"
+
+
+def _here(command, folder):
+    """Runs a Python script, module or text in this process as `python` would; anything else in one of its own."""
+    program, *words = command
+    if program != "python":
+        return _process(command, folder)
+    printed, code = io.StringIO(), 0
+    with _place(folder), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        try:
+            if words[0] == "-c":
+                exec(compile(words[1], "block", "exec"), {"__name__": "__main__"})
+            elif words[0] == "-m":
+                sys.argv[:] = words[1:]
+                runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+            else:
+                sys.argv[:] = words
+                runpy.run_path(words[0], run_name="__main__")
+        except SystemExit as left:
+            code = left.code or 0
+    return code, printed.getvalue()
+
+
+@contextlib.contextmanager
+def _place(folder) -> Iterator[None]:
+    """Puts the process into a folder, with one thread, and puts everything back."""
+    before, argv, threads = Path.cwd(), list(sys.argv), torch.get_num_threads()
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        sys.argv[:] = argv
+        torch.set_num_threads(threads)
 
 
 def _found(word, folder):
@@ -85,12 +131,23 @@ def _found(word, folder):
     return str(matches[-1].relative_to(folder))
 
 
-DOCUMENTS = ("README.md", "docs/search-and-refine.md", "docs/evaluation.md")
-BLOCKS = {
-    f"{name}, block {number}": block
-    for name in DOCUMENTS
-    for number, block in enumerate(blocks((ROOT / name).read_text(encoding="utf-8")), 1)
-}
+DOCUMENTS = (
+    "README.md",
+    "docs/train-your-own.md",
+    "docs/how-good.md",
+    "docs/sampling.md",
+    "docs/search-and-refine.md",
+    "docs/fusedream.md",
+    "docs/evaluation.md",
+    "docs/generators.md",
+    "docs/embedders.md",
+    "docs/hub.md",
+    "docs/multi-gpu.md",
+    "docs/training.md",
+    "docs/faq.md",
+)
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
+BLOCKS = {f"{name}, block {number}": block for name in DOCUMENTS for number, block in enumerate(blocks(TEXTS[name]), 1)}
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +155,26 @@ def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("documents")
     for name in VISIBLE:
         (folder / name).symlink_to(ROOT / name)
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIP2LATENT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield folder
 
 
-@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
-def test_a_block_of_a_document_runs(block, workplace):
-    run(block, workplace)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_block_of_a_document_runs(name, workplace):
+    run(BLOCKS[name], workplace, apart=name == "README.md, block 1")
+
+
+def test_commands_that_another_document_runs_are_there():
+    ran = {name: [shlex.join(words) for block in blocks(text) for words in commands(block._replace(extras=()))]
+           for name, text in TEXTS.items() if name != "README.md"}  # fmt: skip
+    for name, text in TEXTS.items():
+        for block in blocks(text, left_out=True):
+            reason = ";".join(block.extras)
+            assert re.match(r"skip, \w|as in docs/[\w-]+\.md$", reason), f"{name}: no reason in {reason!r}"
+            if reason.startswith("as in"):
+                for words in commands(block._replace(extras=())):
+                    assert shlex.join(words) in ran[reason.removeprefix("as in ")], f"{name}: {shlex.join(words)}"
 
 
 def test_blocks_and_commands_are_found_as_they_stand():
@@ -140,10 +211,19 @@ no code
     ]
 
 
-def test_a_failing_command_fails_with_its_words(tmp_path):
-    run(Block("python", "assert 1 + 1 == 2", ()), tmp_path)
-    with pytest.raises(AssertionError, match="ended with 3"):
-        run(Block("bash", "python -c 'exit(3)'", ()), tmp_path)
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_failing_command_fails_with_its_words(tmp_path, apart):
+    run(Block("python", "assert 1 + 1 == 2", ()), tmp_path, apart)
+    with pytest.raises(AssertionError, match=r"ended with 3:\s+so it is"):
+        run(Block("bash", "python -c 'print(\"so it is\"); exit(3)'", ()), tmp_path, apart)
+
+
+def test_a_command_here_sees_its_words_and_its_folder(tmp_path):
+    (tmp_path / "script.py").write_text("import os, sys\nprint(__name__, sys.argv[1:], os.listdir())", encoding="utf-8")
+    before, argv = Path.cwd(), list(sys.argv)
+    assert _here(["python", "script.py", "a b"], tmp_path) == (0, "__main__ ['a b'] ['script.py']\n")
+    assert _here(["python", "-c", "raise SystemExit(4)"], tmp_path)[0] == 4
+    assert (Path.cwd(), sys.argv) == (before, argv)
 
 
 def test_a_checkpoints_folder_is_found(tmp_path):
