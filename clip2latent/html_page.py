@@ -13,11 +13,15 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto
 table { border-collapse: collapse; margin: 1em 0; }
 th, td { padding: 0.25em 0.9em; text-align: right; border-bottom: 1px solid #e2e2e6; }
 th:first-child, td:first-child { text-align: left; }
+td:not(:first-child) { white-space: nowrap; }
 .wide { overflow-x: auto; }
 img, svg { max-width: 100%; height: auto; }
 pre { background: #f6f6f8; padding: 1em; overflow-x: auto; font-size: 13px; }
 p.note { color: #52525b; }
 """.strip()
+
+LONG = 20
+"""Rows of tables after which curves go first."""
 
 
 class Table(NamedTuple):
@@ -36,7 +40,7 @@ class Page(NamedTuple):
         title: of the page.
         lead: sentences on what was measured.
         tables: in order.
-        curves: SVG pictures, as `plot.svg` draws them.
+        curves: SVG pictures, as `plot.svg` draws them; above the tables where these are long.
     """
 
     title: str
@@ -50,13 +54,13 @@ def html(page: Page, pictures: Mapping[str, bytes], record: Mapping[str, Any]) -
 
     Args:
         page: what it says.
-        pictures: title -> PNG file, shown below the tables.
+        pictures: title -> PNG file, shown below tables and curves.
         record: shown at the end, folded: all inputs and numbers.
     """
     parts = [f"<h1>{escape(page.title)}</h1>", *(f"<p>{escape(text)}</p>" for text in page.lead)]
-    for table in page.tables:
-        parts.append(_table(table))
-    parts += [f'<div class="wide">{curve.strip()}</div>' for curve in page.curves]
+    tables = [_table(table) for table in page.tables]
+    curves = [f'<div class="wide">{curve.strip()}</div>' for curve in page.curves]
+    parts += curves + tables if sum(len(table.rows) for table in page.tables) > LONG else tables + curves
     for title, png in pictures.items():
         data = base64.b64encode(png).decode("ascii")
         parts.append(f'<h2>{escape(title)}</h2><img alt="{escape(title)}" src="data:image/png;base64,{data}">')

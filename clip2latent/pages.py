@@ -90,8 +90,9 @@ def sweep_page(record: Record) -> Page:
     columns = ["way", "images of a prompt", *MEASURES.values(), f"CLIP score minus {record['reference']}'s", "ms"]
     note = (
         "A way is sampler-steps-guidance, with -t and the truncation, and -best and the number of candidates of which"
+        " CLIP chooses, where these are not 1. ± is one standard error over the prompts; ms: of an image. Bars in the"
+        f" plots: the standard error of the difference from {record['reference']}."
     )
-    note += " CLIP chooses, where these are not 1. ± is one standard error over the prompts; ms: of an image."
     tables = [Table("", columns, cells, note)]
     if record["left_out"]:
         tables.append(Table("Left out", ["way", "why"], [[out["name"], out["why"]] for out in record["left_out"]]))

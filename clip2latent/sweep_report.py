@@ -51,6 +51,8 @@ def markdown(record: Mapping[str, Any], picture: str) -> str:
         "",
         f"![CLIP score and diversity against the {next(iter(_plots(rows)), 'steps')}]({picture})",
         "",
+        f"Bars: standard error of the difference from {reference['name']}.",
+        "",
         "- CLIP score: cosine of an image and its prompt.",
         "- Judge accuracy: share of the prompts' attributes that an independent classifier sees in the images.",
         "- Diversity: mean of 1 - cosine over the pairs of a prompt's images.",
