@@ -127,13 +127,14 @@ def table(
     record |= {"device": _device(device), "threads": torch.get_num_threads(), "bank": tables.bank_seconds(work)}
     record |= {"ways": rows, **provenance(), "pictures": {FILES[0]: "The first prompts"}, "files": list(FILES)}
     page = page_of(record)
+    text = "\n\n".join(f"{table.title}\n\n{markdown(table)}".lstrip() for table in page.tables)
     with filled(folder, FILES[1]) as staging:
         save_png(tables.picture_of(work, rows, read), staging / FILES[0], {"options": options})
         write_json(staging / FILES[1], record)
-        (staging / FILES[2]).write_text("\n\n".join(map(markdown, page.tables)) + "\n", encoding="utf-8")
+        (staging / FILES[2]).write_text(f"{text}\n", encoding="utf-8")
         pictures = {"The first prompts": (staging / FILES[0]).read_bytes()}
         (staging / FILES[3]).write_text(html(page, pictures, record), encoding="utf-8")
-    print("\n\n".join(map(markdown, page.tables)))
+    print(text)
     print(f"\n{', '.join(str(folder / name) for name in FILES)}; pictures in {work}")
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clip2latent.comparison_page import COLUMNS, scored_cells
 from clip2latent.html_page import Page, Table, number
 
 Record = Mapping[str, Any]
-SECONDS, AUGCLIP = "s per image", "AugCLIP"
+PROMPTWISE = (
+    "seconds",
+    "clip_score",
+    "augclip",
+    "holdout_score",
+    "judge_accuracy",
+    "r_precision",
+    "holdout_r_precision",
+)
+OF_SETS = ("inception_score", "frechet_distance", "kernel_distance", "precision", "recall")
 
 
 def table_page(record: Record) -> Page:
@@ -19,16 +28,16 @@ def table_page(record: Record) -> Page:
     for cells, row in zip(found, ways, strict=True):
         cells["augclip"] = number(row["augclip"], row["augclip_stderr"])
         cells["seconds"] = "-" if row["seconds"] is None else f"{row['seconds']:.3g}"
-    names = {"seconds": SECONDS, **{key: name for key, name in COLUMNS.items() if key != "pictures"}}
-    names = {key: name for key, name in names.items() if any(cells.get(key, "-") != "-" for cells in found)}
-    order = ["seconds", "clip_score", "augclip"]
-    names = {key: {**names, "augclip": AUGCLIP}[key] for key in [*order, *(key for key in names if key not in order)]}
-    rows = [[row["name"], *(cells.get(key, "-") for key in names)] for cells, row in zip(found, ways, strict=True)]
+    titles = {"seconds": "s per image", "augclip": "AugCLIP", **COLUMNS}
+    names = [row["name"] for row in ways]
     note = (
-        "± is one standard error over the prompts; for R-precision, inception score and kernel distance the deviation"
-        f" between repeats, splits and subsets. AugCLIP: mean cosine over {record['views']} random views of the image"
-        " that nothing was optimised or chosen by."
+        "± is one standard error over the prompts; for R-precision the deviation between repeats. AugCLIP: mean cosine"
+        f" over {record['views']} random views of the image that nothing was optimised or chosen by."
     )
+    tables = [_table("", names, found, {key: titles[key] for key in PROMPTWISE}, note)]
+    note = "± is the deviation between the parts of the images that the score is taken of, and between subsets."
+    sets = _table("As sets", names, found, {key: titles[key] for key in OF_SETS}, note)
+    tables += [sets] if len(sets.columns) > 1 else []
     models = options["generator"] or f"checkpoint {options['checkpoint']}"
     lead = [f"{len(record['prompts'])} prompts of {options['prompts']}, an image of each; {models}."]
     lead += [_seconds(record)]
@@ -52,11 +61,16 @@ def table_page(record: Record) -> Page:
     if any(len(row["inception_score"]) > 1 for row in ways):
         lead.append("The inception score is the mean of those of the judge's classifications.")
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    return Page(
-        "Ways to an image",
-        [*lead, f"Commit {record['commit'] or 'unknown'}; {versions}."],
-        [Table("", ["", *names.values()], rows, note)],
-    )
+    return Page("Ways to an image", [*lead, f"Commit {record['commit'] or 'unknown'}; {versions}."], tables)
+
+
+def _table(
+    title: str, names: Sequence[str], found: Sequence[Mapping[str, str]], titles: Mapping[str, str], note: str
+) -> Table:
+    """Returns a table of the columns that any row has."""
+    keys = [key for key in titles if any(cells.get(key, "-") != "-" for cells in found)]
+    rows = [[name, *(cells.get(key, "-") for key in keys)] for name, cells in zip(names, found, strict=True)]
+    return Table(title, ["", *(titles[key] for key in keys)], rows, note)
 
 
 def _seconds(record: Record) -> str:
