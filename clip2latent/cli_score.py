@@ -118,13 +118,13 @@ def report(folders: list[str], out: str | None = None, overwrite: bool = False) 
     """Writes a page, tables, curves and pictures in one file, of a result, or of several to compare them.
 
     Args:
-        folders: What evaluate, sweep or score wrote: of one, report.html is written beside its metrics.json; several
-            folders of score and evaluate are compared.
+        folders: What evaluate, sweep, table or score wrote: of one, report.html is written beside its metrics.json;
+            several, but of sweep, are compared.
         out: Output folder of a comparison (default: a new one, outputs/comparison-<number>).
         overwrite: Write into an output folder that already holds files.
     """
     if not folders:
-        raise ValueError("no folder: name one that evaluate, sweep or score wrote, or several")
+        raise ValueError("no folder: name one that evaluate, sweep, table or score wrote, or several")
     if len(folders) == 1:
         if out is not None:
             raise ValueError(f"out={out!r} is for several folders: the page of one is written beside its {METRICS}")
@@ -171,11 +171,13 @@ def write_page(folder: Path) -> Path:
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Returns a folder's metrics.json, and its pictures by title."""
     if not (folder / METRICS).is_file():
-        raise FileNotFoundError(f"{folder} holds no {METRICS}: name a folder that evaluate, sweep or score wrote")
+        raise FileNotFoundError(
+            f"{folder} holds no {METRICS}: name a folder that evaluate, sweep, table or score wrote"
+        )
     try:
         record = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         files = [name for name in record["files"] if name.endswith(".png") and Path(name).name == name]
         titles = record.get("pictures", {})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder / METRICS} was not written by evaluate, sweep or score: {error}") from error
+        raise ValueError(f"{folder / METRICS} was not written by evaluate, sweep, table or score: {error}") from error
     return record, {titles.get(name, Path(name).stem): (folder / name).read_bytes() for name in files}

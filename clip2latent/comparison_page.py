@@ -1,4 +1,4 @@
-"""Several results beside each other on one page: what was made by whatever, measured by score or evaluate."""
+"""Several results beside each other on one page: what was made by whatever, measured by score, evaluate or table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLUMNS = {
 
 
 def comparison_page(records: Mapping[str, Record]) -> Page:
-    """Returns a page with a row for each scored folder, and for each row of an evaluation.
+    """Returns a page with a row for each scored folder, and for each row of an evaluation or of a table of ways.
 
     Args:
         records: a name -> the record in metrics.json.
@@ -39,8 +39,10 @@ def comparison_page(records: Mapping[str, Record]) -> Page:
             rows.append((name, scored_cells(record)))
         elif "plan" in record:
             rows += [(f"{name}: {row['row']}", _evaluated(row, len(record["prompts"]))) for row in record["rows"]]
+        elif "ways" in record:
+            rows += [(f"{name}: {row['name']}", scored_cells(row)) for row in record["ways"]]
         else:
-            raise ValueError(f"{name}: only what score and evaluate wrote can be compared")
+            raise ValueError(f"{name}: only what score, evaluate and table wrote can be compared")
     shown = {key: name for key, name in COLUMNS.items() if any(cells.get(key, "-") != "-" for _, cells in rows)}
     table = Table(
         "",

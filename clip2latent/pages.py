@@ -1,4 +1,4 @@
-"""The pages of evaluate, sweep and score: one function from the record in metrics.json and its pictures to HTML."""
+"""The pages of evaluate, sweep, table and score: one function from the record in metrics.json and its pictures to HTML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MEASURES = {"clip_score": "CLIP score", "judge_accuracy": "judge accuracy", "div
 
 
 def report_html(record: Record, pictures: Mapping[str, bytes]) -> str:
-    """Returns a page of what evaluate, sweep or score wrote to metrics.json.
+    """Returns a page of what evaluate, sweep, table or score wrote to metrics.json.
 
     Args:
         record: metrics.json.

@@ -148,7 +148,7 @@ def test_results_are_compared_on_one_page_and_what_differs_is_said(scene, tmp_pa
     assert cli.main(["report", "second", "--out", "differ"]) == 2
     assert cli.main(["report"]) == 2
     assert cli.main(["report", "both", "second"]) == 2
-    assert "only what score and evaluate wrote" in capsys.readouterr().err
+    assert "only what score, evaluate and table wrote" in capsys.readouterr().err
 
 
 def test_report_refuses_what_is_not_a_result(tmp_path, monkeypatch, capsys):

@@ -9,6 +9,7 @@ from tiny_checkpoint import write_tiny_checkpoint
 from clip2latent import cli, table
 from clip2latent.bank import Banks
 from clip2latent.diffusion import row_generators
+from clip2latent.html_page import number
 from clip2latent.images import read_metadata, read_picture
 from clip2latent.metrics import clip_score
 from clip2latent.pages import page_of
@@ -140,6 +141,12 @@ def test_a_generator_without_a_prior_and_impossible_ways(tmp_path, command, caps
         same, other = row["clip"]
         assert same["clip_score"] == pytest.approx(other["clip_score"], abs=1e-6)
     assert rows[1]["augclip"] > rows[0]["augclip"]
+    captions = ["--captions", "prompts.txt", "--embedder", "clip.yaml"]
+    assert cli.main(["score", "found/ways/random", *captions, "--out", "scored"]) == 0
+    assert cli.main(["report", "found", "scored", "--out", "both"]) == 0
+    page = (tmp_path / "both/report.html").read_text()
+    shown = number(rows[0]["clip"][0]["clip_score"], rows[0]["clip"][0]["clip_score_stderr"])
+    assert page.count(f"<td>{shown}</td>") >= 2 and "found: random latent" in page  # a folder's score is the table's
     for wrong, said in (
         (["--methods=[prior]"], "leave --generator out"),
         (["--methods=[real]"], "real needs prompts"),
