@@ -1,4 +1,4 @@
-"""The pages of evaluate, sweep, table and score: one function from the record in metrics.json and its pictures to HTML."""
+"""The pages of evaluate, sweep, table and score: from the record in metrics.json and its pictures to HTML."""
 
 from __future__ import annotations
 
