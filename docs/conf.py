@@ -23,6 +23,7 @@ myst_heading_anchors = 3
 # Links to code and configurations leave these pages; that they lead somewhere is tested (tests/test_documents.py).
 suppress_warnings = ["myst.xref_missing", "ref.python"]
 
+smartquotes = False
 default_role = "code"
 add_module_names = False
 python_use_unqualified_type_names = True

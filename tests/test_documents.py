@@ -57,6 +57,26 @@ def test_a_broken_link_is_found(tmp_path):
     assert broken("a.md", tmp_path) == []
 
 
+def messages():
+    """Returns the texts in the packages' sources, each in one piece, ... in the place of what is filled in."""
+    for path in [path for package in ("clip2latent", "datagen") for path in (ROOT / package).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_the_errors_that_are_explained_are_those_that_are_raised():
+    page = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
+    quoted = [
+        text for bold in re.findall(r"^\*\*(.*?)\*\*", page, re.MULTILINE) for text in re.findall(r'"(.*?)"', bold)
+    ]
+    raised = list(messages())
+    unknown = [text for text in quoted if not any(all(part in one for part in text.split(" ... ")) for one in raised)]
+    assert len(quoted) > 8 and unknown == []
+
+
 def commands():
     """Returns the names of sample.py's commands, read from the source of its table."""
     tree = ast.parse((ROOT / "clip2latent" / "cli.py").read_text(encoding="utf-8"))
