@@ -2,10 +2,12 @@
 
 import ast
 import re
+import runpy
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from PIL import Image, ImageChops, ImageStat
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("d*/*.md")])
@@ -122,6 +124,16 @@ def test_pictures_are_small_made_by_their_script_and_shown():
     assert set(files) == names and max(files.values()) <= 60_000 and sum(files.values()) <= 500_000
     shown = links((ROOT / "docs" / "sampling.md").read_text(encoding="utf-8"))
     assert {f"pictures/{name}.webp" for name in names} <= set(shown)
+
+
+def test_pictures_are_those_of_the_shipped_models():
+    made = runpy.run_path(str(PICTURES / "make.py"))
+    anew = made["seeds"](made["TextToImage"].from_pretrained("demo", "cpu"))
+    kept = Image.open(PICTURES / "seeds.webp").convert("RGB")
+    assert anew.size == kept.size
+    another_row = ImageChops.offset(kept, 0, anew.height // 3)
+    same, other = (ImageStat.Stat(ImageChops.difference(anew, picture)).mean for picture in (kept, another_row))
+    assert max(same) < 7 < 14 < min(other)  # of 255: what compression changes, and what other images would
 
 
 def test_the_citation_names_the_three_papers():
