@@ -81,8 +81,8 @@ def _inception(found: Mapping[str, Record]) -> str:
     """The score by a classifier's classes; of a judge of several attributes the mean of theirs."""
     if not found:
         return "-"
-    parts = found.values()
-    return _deviating({name: sum(part[name] for part in parts) / len(parts) for name in ("mean", "deviation")})
+    each = found.values()
+    return _deviating({name: sum(one[name] for one in each) / len(each) for name in ("mean", "deviation", "parts")})
 
 
 def _evaluated(row: Record, prompts: int) -> Mapping[str, str]:
@@ -93,7 +93,10 @@ def _evaluated(row: Record, prompts: int) -> Mapping[str, str]:
 
 
 def _deviating(found: Record | None, times: float = 1) -> str:
-    return number(times * found["mean"], times * found["deviation"]) if found else "-"
+    """A number found several times; of one time no deviation is known."""
+    if not found:
+        return "-"
+    return number(times * found["mean"], None if found.get("parts") == 1 else times * found["deviation"])
 
 
 def _differences(records: Mapping[str, Record]) -> Sequence[str]:

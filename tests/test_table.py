@@ -185,7 +185,7 @@ def test_a_bank_is_filled_once_and_its_seconds_are_kept(setting, tmp_path):
 
 
 def test_the_inception_score_of_a_judge_is_the_mean_of_its_classifications():
-    score = {"mean": 2.0, "deviation": 0.5, "parts": 1, "size": 3}
+    score = {"mean": 2.0, "deviation": 0.5, "parts": 2, "size": 3}
     clip = {"clip_score": 0.5, "clip_score_stderr": None, "diversity": None, "diversity_stderr": None}
     row = {"key": "a", "name": "way a", "seconds": 1.5, "augclip": 0.25, "augclip_stderr": 0.01, "images": {"used": 3}}
     row |= {"clip": [clip | {"r_precision": None}], "judge_accuracy": None, "reference": None}
@@ -198,6 +198,10 @@ def test_the_inception_score_of_a_judge_is_the_mean_of_its_classifications():
         [["way a", "3.000 ± 0.500"]],
     ]
     assert any("mean of those" in line for line in page.lead)
+    row["inception_score"] = {"x": score | {"parts": 1}}
+    assert page_of(record | {"commit": None}).tables[1].rows == [
+        ["way a", "2.000"]
+    ]  # of one part, no deviation is known
 
 
 @pytest.mark.parametrize("wrong", [{"views": 0}, {"lr": -1.0}, {"seed": -1}, {"retrieval": 0}])
