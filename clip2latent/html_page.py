@@ -13,7 +13,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto
 table { border-collapse: collapse; margin: 1em 0; }
 th, td { padding: 0.25em 0.9em; text-align: right; border-bottom: 1px solid #e2e2e6; }
 th:first-child, td:first-child { text-align: left; }
-td:first-child { min-width: 9em; }
+td:first-child { min-width: 12em; }
 td:not(:first-child) { white-space: nowrap; }
 .wide { overflow-x: auto; }
 img, svg { max-width: 100%; height: auto; }
@@ -21,7 +21,7 @@ pre { background: #f6f6f8; padding: 1em; overflow-x: auto; font-size: 13px; }
 p.note { color: #52525b; }
 """.strip()
 
-LONG = 20
+LONG = 12
 """Rows of tables after which curves go first."""
 
 
