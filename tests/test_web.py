@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from clip2latent import mixtures
+from clip2latent.web import guard as guard_module
 from clip2latent.web import limits, markup
 from clip2latent.web.guard import LARGE_AT_ONCE, MOST_BYTES, Guard, is_open, is_plain
 from clip2latent.web.limits import real, text, whole, written
@@ -354,7 +355,10 @@ def test_data_are_texts_numbers_and_lists(body, plain):
     assert is_plain(body) is plain
 
 
-def ask(guard, method="GET", path="/", body=b"", headers=(), parts=1):
+JSON = (b"content-type", b"application/json")
+
+
+def ask(guard, method="GET", path="/", body=b"", headers=(JSON,), parts=1):
     """What a guard answers: the status, and the body that the application saw."""
     sent, step = [], max(1, len(body) // parts)
     pieces = [body[at : at + step] for at in range(0, len(body), step)] or [b""]
@@ -384,14 +388,33 @@ def test_the_guard_gives_on_what_it_read_and_refuses_what_is_too_long():
     assert ask(guard)[0] == 200 and ask(guard, path="/gradio_api/file=x")[0] == 404
     large = b"x" * (MOST_BYTES + 1)
     assert ask(guard, "POST", "/gradio_api/queue/join", large, parts=9)[0] == 413
-    short = [(b"content-length", b"10")]
+    short = [JSON, (b"content-length", b"10")]
     assert ask(guard, "POST", "/gradio_api/queue/join", large, short, parts=9)[0] == 413
     assert ask(guard, "POST", "/gradio_api/queue/join", b'{"data": [{}]}')[0] == 400
+    for kind in ([], [(b"content-type", b"text/plain")], [(b"content-type", b"multipart/form-data; boundary=x")]):
+        assert ask(guard, "POST", "/gradio_api/queue/join", body, kind)[0] == 415
     assert guard.open == guard.large == 0
     guard.large = LARGE_AT_ONCE
     assert ask(guard, "POST", "/gradio_api/queue/join", body)[0] == 503
-    small = [(b"content-length", str(len(body)).encode())]
+    small = [JSON, (b"content-length", str(len(body)).encode())]
     assert ask(guard, "POST", "/gradio_api/queue/join", body, small)[0] == 200
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(guard_module, "PATIENCE", 0.01)
+    guard, sent = Guard(echo), []
+
+    async def receive():
+        await asyncio.sleep(10)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/queue/join", "headers": []}
+    asyncio.run(guard(scope, receive, send))
+    assert sent[0]["status"] == 408 and guard.large == 0
+    asyncio.run(guard({"type": "websocket", "path": "/"}, receive, send))
+    assert sent[-1]["type"] == "websocket.close"
 
 
 def test_connections_are_bounded():

@@ -18,6 +18,7 @@ from tiny_checkpoint import write_tiny_checkpoint
 from tiny_models import TinyGenerator
 
 from clip2latent.spec import ModelSpec
+from clip2latent.web.server import SESSIONS, start
 from clip2latent.web.studio import make_offer
 
 ROOT = Path(__file__).parent.parent
@@ -42,8 +43,6 @@ def sources(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(sources):
-    from clip2latent.web.server import start
-
     server = start(make_offer(sources), port=0, waiting=4)
     yield server
     server.close()
@@ -153,6 +152,14 @@ def test_answers_forbid_other_origins(server):
     request = urllib.request.Request(server.url + "/config", headers={"Origin": "http://evil.example"})
     with urllib.request.urlopen(request, timeout=30) as answer:
         assert answer.headers.get("access-control-allow-origin") != "http://evil.example"
+
+
+def test_what_gradio_keeps_of_visitors_is_bounded(server):
+    for _ in range(SESSIONS + 4):
+        draw(server, "no model", "a red hat")
+    assert len(server.page.state_holder.session_data) <= SESSIONS
+    assert server.page._queue.pending_messages_per_session.max_size == 32
+    assert server.page.allowed_paths == [] and not server.page.analytics_enabled
 
 
 def test_a_full_queue_is_answered(server, sources):

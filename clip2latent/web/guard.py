@@ -1,11 +1,13 @@
 """The guard before the page: which addresses answer, how long a request may be, what a request may hold.
 
 gradio serves far more than this page needs: uploads, files, proxies, monitoring. The page sends pictures as texts and
-gets pictures as texts, so that none of it is open. Plain ASGI, without a package.
+gets pictures as texts, so that none of it is open. Only JSON is taken, which a browser does not send to other origins
+without asking. Plain ASGI, without a package.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -20,13 +22,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 API = "/gradio_api/"
 OPEN = ("/", "/config", "/theme.css", "/robots.txt", "/favicon.ico", "/manifest.json")
-OPEN_API = ("info", "startup-events", "theme.css", "queue/join", "queue/data", "reset", "cancel", "app_id")
+OPEN_API = ("info", "startup-events", "theme.css", "queue/join", "queue/data", "reset", "cancel")
 OPEN_BELOW = ("/assets/", "/static/", f"{API}call/", f"{API}heartbeat/")
 MOST_BYTES = UPLOAD_BYTES * 4 // 3 + 64 * 1024
 """Of a request's body: a picture as a text, and the rest."""
 SMALL_BYTES, LARGE_AT_ONCE = 64 * 1024, 8
 """Of bodies longer than the first so many are read at once, so that they fill no memory."""
-CONNECTIONS = 256
+CONNECTIONS, PATIENCE = 256, 60.0
+"""Requests at once, and seconds that a body may take."""
 HEADERS = {
     "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none';"
     " base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
@@ -48,6 +51,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
             return
         if not is_open(scope.get("path", "")):
             await refuse(send, 404, "there is nothing here")
@@ -71,19 +75,23 @@ class Guard:
         if scope["method"] not in ("POST", "PUT", "PATCH", "DELETE"):
             await self.app(scope, receive, headed)
             return
-        if is_small(scope):
-            body = await read_body(receive, SMALL_BYTES)
-        elif self.large >= LARGE_AT_ONCE:
+        small = is_small(scope)
+        if not small and self.large >= LARGE_AT_ONCE:
             await refuse(send, 503, "too many pictures at once: try again in a moment")
             return
-        else:
-            self.large += 1
-            try:
-                body = await read_body(receive, MOST_BYTES)
-            finally:
-                self.large -= 1
+        self.large += not small
+        try:
+            body = await asyncio.wait_for(read_body(receive, SMALL_BYTES if small else MOST_BYTES), PATIENCE)
+        except asyncio.TimeoutError:
+            await refuse(send, 408, f"the request took longer than {PATIENCE:.0f} s")
+            return
+        finally:
+            self.large -= not small
         if body is None:
             await refuse(send, 413, f"the request is too long: expected at most {MOST_BYTES} bytes")
+            return
+        if body and not header(scope, b"content-type").startswith(b"application/json"):
+            await refuse(send, 415, "expected a request in JSON, with content-type application/json")
             return
         if not is_plain(body):
             await refuse(send, 400, "expected a request in JSON whose data are texts, numbers and lists of them")
@@ -122,9 +130,14 @@ def is_plain(body: bytes) -> bool:
     return len(flat) <= 256 and not any(isinstance(part, (dict, list)) for part in flat)
 
 
+def header(scope: Scope, name: bytes) -> bytes:
+    """Returns a header's value in small letters, b"" where there is none."""
+    return dict(scope.get("headers", [])).get(name, b"").lower()
+
+
 def is_small(scope: Scope) -> bool:
     """Tells whether a request says that its body is short; one that says nothing may be of any length."""
-    told = dict(scope.get("headers", [])).get(b"content-length", b"")
+    told = header(scope, b"content-length")
     return told.isdigit() and int(told[:12]) <= SMALL_BYTES
 
 

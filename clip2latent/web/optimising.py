@@ -114,7 +114,7 @@ def compose(behind: Behind, request: Compose, watch: Watch) -> Outcome:
 
     def look(report: Any) -> tuple[Shot, ...]:
         picture = to_pil(draw_candidates(*parts, [report.best]).images)[0]
-        return (Shot(encode(picture), str(report.best.placement), 1 - report.best.best.primary),)
+        return (Shot(encode(picture), report.best.placement.location, 1 - report.best.best.primary),)
 
     told = _teller(watch, "composing", total, look)
     distance = DISTANCES["features"](clip)
@@ -131,7 +131,7 @@ def compose(behind: Behind, request: Compose, watch: Watch) -> Outcome:
         save_composed(
             folder, request.prompt, made.candidates, draw_candidates(*parts, made.candidates), options, models
         )
-        shots = read_shots(folder, lambda entry: f"{entry['location']}, size {entry['scale']:g}")
+        shots = read_shots(folder, lambda entry: entry["location"])
         shots += tuple(Shot((folder / f"{name}.png").read_bytes(), name, None, f"{name}.png") for name in texts)
         note = f"{len(placements)} places tried, {time.monotonic() - started:.1f} s"
         note += ", stopped" if made.interrupted else ""

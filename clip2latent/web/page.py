@@ -21,10 +21,10 @@ from clip2latent.web.studio import Offer
 from clip2latent.web.style import DICE, PICTURE_SCRIPT, PICTURE_TEMPLATE
 
 EXAMPLES = (
-    "an old man with glasses and a red hat",
-    "a smiling woman with pink hair at night",
-    "a wizard with a purple hat and a beard",
+    "a happy woman on a beach",
     "a sad bald man with sunglasses",
+    "an old man with a purple hat",
+    "a woman with pink hair and a crown at night",
 )
 COMPOSITION = ("a red fish next to a blue boat", "a red fish", "a blue boat")
 
@@ -46,7 +46,7 @@ def build_page(desk: Desk, offer: Offer, waiting: int) -> gr.Blocks:
         waiting: requests that may wait, from which gradio's own bounds follow.
     """
     with gr.Blocks(title="clip2latent", analytics_enabled=False) as page:
-        with gr.Row(equal_height=True):
+        with gr.Row(equal_height=True, elem_classes="c2l-header"):
             gr.HTML('<div class="c2l-head"><h1>clip2latent</h1><p>Say what the picture shows.</p></div>', min_width=260)
             model = gr.Dropdown(
                 list(offer.checkpoints),
@@ -74,6 +74,8 @@ def build_page(desk: Desk, offer: Offer, waiting: int) -> gr.Blocks:
         stop.click(leave, None, None, concurrency_limit=None, show_progress="hidden", api_name=False)
         page.unload(leave)
     page.queue(max_size=4 * waiting + 16, default_concurrency_limit=2 * waiting + 8, api_open=False)
+    # Answers that nobody fetches; gradio's own bound is 2000 visitors, and has no option.
+    page._queue.pending_messages_per_session.max_size = 4 * waiting + 16
     return page
 
 
@@ -120,7 +122,9 @@ def _draw_tab(desk: Desk, model: Any, demo: bool) -> None:
 def _refine_tab(desk: Desk, model: Any) -> None:
     with gr.Row():
         with gr.Column(scale=5, min_width=300):
-            prompt = _prompt(EXAMPLES[1], "The best candidates are mixed and optimised until they agree more with it.")
+            prompt = _prompt(
+                "a man with a red hat", "The best candidates are mixed and optimised until they agree more with it."
+            )
             button = gr.Button("Refine", variant="primary")
             steps = gr.Slider(1, limits.REFINE_STEPS, 50, step=1, label="Steps", info="Stop keeps the best so far.")
             with gr.Accordion("Options", open=False):
@@ -136,7 +140,7 @@ def _edit_tab(desk: Desk, model: Any, offer: Offer) -> None:
     most = limits.STRENGTH
     with gr.Row():
         with gr.Column(scale=5, min_width=300):
-            prompt = _prompt("a young man", "What is drawn, and then changed by the sliders.")
+            prompt = _prompt("a smiling woman with long hair", "What is drawn, and then changed by the sliders.")
             button = gr.Button("Draw and change", variant="primary")
             with gr.Row(elem_classes="c2l-sliders"):
                 sliders = [
@@ -178,9 +182,7 @@ def _mix_tab(desk: Desk, model: Any) -> None:
     with gr.Row():
         with gr.Column(scale=5, min_width=300):
             prompt = _prompt("a man with a red hat", "What is kept.")
-            style = gr.Textbox(
-                "a woman at night", label="Taken from", info="Empty: random images", max_lines=1, lines=1
-            )
+            style = gr.Textbox(EXAMPLES[0], label="Taken from", info="Empty: random images", max_lines=1, lines=1)
             button = gr.Button("Mix", variant="primary")
             layers = gr.Textbox(
                 "4-",

@@ -12,6 +12,8 @@ from clip2latent.web.guard import Guard
 from clip2latent.web.studio import Offer, Studio
 from clip2latent.web.worker import WAITING, Worker
 
+SESSIONS = 16
+"""Visitors whose last answers gradio keeps, which nothing here asks for again."""
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 
 
@@ -84,7 +86,7 @@ def start(offer: Offer, host: str = "127.0.0.1", port: int = 7860, waiting: int 
             pwa=False,
             mcp_server=False,
             max_threads=4 * waiting + 24,
-            state_session_capacity=256,
+            state_session_capacity=SESSIONS,
             max_file_size=1,
             allowed_paths=[],
             blocked_paths=["/"],

@@ -8,12 +8,16 @@ footer { display: none !important; }
 .html-container { padding: 0 !important; }
 .c2l-panel { gap: .75rem !important; }
 .c2l-panel > .block:first-child:not(:has(.c2l-status)) { display: none; }
+.c2l-header { align-items: center; }
+.c2l-header > .block:last-child { flex: 0 1 320px !important; }
 .c2l-head h1 { font-size: 1.5rem; margin: 0 0 .15rem; font-weight: 650; }
 .c2l-head p { margin: 0; color: var(--body-text-color-subdued); }
 .c2l-examples { gap: .4rem !important; flex-wrap: wrap !important; }
 .c2l-seed { align-items: end !important; }
 .c2l-seed button { flex: 0 0 auto !important; min-width: 0 !important; width: auto !important; height: 2.4rem; }
 @media (max-width: 640px) {
+  .c2l-header { flex-wrap: wrap !important; }
+  .c2l-header > .block { flex: 1 0 100% !important; }
   .gradio-container .main { padding: .75rem 1rem !important; }
   .gradio-container button[role=tab] { padding: 0 .5rem !important; font-size: .95rem; }
 }
@@ -39,9 +43,9 @@ footer { display: none !important; }
   background: var(--background-fill-primary); color: var(--body-text-color);
 }
 .c2l-stop:disabled { opacity: .5; }
-.c2l-gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(142px, 1fr)); gap: .75rem; }
+.c2l-gallery { display: grid; grid-template-columns: repeat(auto-fit, minmax(142px, 1fr)); gap: .75rem; }
 .c2l-gallery figure {
-  margin: 0; border: 1px solid var(--border-color-primary); border-radius: 10px; overflow: hidden;
+  margin: 0; border: 1px solid var(--border-color-primary); border-radius: 10px; overflow: hidden; max-width: 280px;
   background: var(--background-fill-primary); display: flex; flex-direction: column;
 }
 .c2l-gallery figure img { width: 100%; aspect-ratio: 1; object-fit: cover; display: block; margin: 0; }
