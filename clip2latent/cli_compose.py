@@ -27,7 +27,7 @@ def compose(
     way: str = "bilevel",
     weight: float = 1.0,
     perceptual: str = "features",
-    feather: float = 0.25,
+    edges: str = "seamless",
     search: str = "halving",
     basis: int = 5,
     weights: str = "shared",
@@ -62,7 +62,8 @@ def compose(
         weight: Of the seam in the sum, or how steadily the loss that comes first must fall.
         perceptual: How the seam is measured: features of the CLIP, its embeddings of crops, or lpips (it needs: pip
             install "clip2latent[lpips]").
-        feather: How wide the pasted image's edges fade, over its side, to 0.5; 0 leaves them hard, as the paper does.
+        edges: seamless, which has the pasted image's colours meet those around it; soft, which fades them out; or hard,
+            as the paper pastes.
         search: halving, which goes on with the better half of sizes and places again and again; or all, every one with
             all steps.
         basis: Latents that each image is a mixture of.
@@ -97,7 +98,7 @@ def compose(
     from clip2latent.perceptual import DISTANCES
     from clip2latent.saved import is_saved
 
-    composing = Composing(steps, lr, way, weight, search, weights, feather, seed=seed, chunk=chunk)
+    composing = Composing(steps, lr, way, weight, search, weights, edges, seed=seed, chunk=chunk)
     sizes, places = list(dict.fromkeys(scales or SCALES)), list(dict.fromkeys(locations or LOCATIONS))
     tried = [check_placement(Placement(scale, place)) for scale in sizes for place in places]
     if perceptual not in DISTANCES:
@@ -117,7 +118,7 @@ def compose(
     options = {"command": "compose", "prompt": prompt, **texts, "generator": generator}
     options |= {"foreground_generator": sources["foreground"], "embedder": embedder, "scales": sizes}
     options |= {"locations": places, "steps": steps, "way": way, "weight": weight, "perceptual": perceptual}
-    options |= {"feather": feather, "search": search, "basis": basis, "weights": weights, "candidates": candidates}
+    options |= {"edges": edges, "search": search, "basis": basis, "weights": weights, "candidates": candidates}
     options |= {"views": views, "lr": lr, "seed": seed}
     run = Run(prompt, tried, composing, views, perceptual, **parts, options=options, models=models)
     carry_out(_drawing(loaded), run, folder, every)

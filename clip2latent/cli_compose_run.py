@@ -64,7 +64,7 @@ def carry_out(models: Models, run: Any, folder: Path, every: int | None = None, 
     for placement in made.broken:
         print(f"warning: {placement}: the loss ceased to be a number; what was best before is kept", file=sys.stderr)
     options = run.options | {"interrupted": made.interrupted}
-    fused = draw_candidates(*parts, made.candidates, how.feather, how.chunk)
+    fused = draw_candidates(*parts, made.candidates, how.edges, how.chunk)
     save_composed(folder, run.prompt, made.candidates, fused, options, run.models)
     if made.interrupted:
         save_run(folder, run, made.state)
@@ -109,6 +109,6 @@ class _Watch:
         from clip2latent.composition_run import PICTURE
         from clip2latent.images import save_png, to_pil
 
-        image = draw_candidates(*self.parts, [report.best], self.run.composing.feather).images
+        image = draw_candidates(*self.parts, [report.best], self.run.composing.edges).images
         self.folder.mkdir(parents=True, exist_ok=True)
         save_png(to_pil(image)[0], self.folder / PICTURE.format(report.done), {"options": self.run.options})

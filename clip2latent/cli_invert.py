@@ -119,11 +119,13 @@ def invert(
     options |= {"perceptual_weight": perceptual_weight, "clip_weight": clip_weight, "seed": seed}
     options["interrupted"] = interrupted
     extras = {RECORD: lambda path: write_json(path, {"pictures": told})}
-    save_edited(folder, names, latents[:, None], images[:, None], sheet, options, models.identities, extras)
+    save_edited(folder, labels, latents[:, None], images[:, None], sheet, options, models.identities, extras)
     for entry in told:
         before, after = entry["before"], entry["after"]
         numbers = ", ".join(f"{name} {before[name]:.3f} -> {after[name]:.3f}" for name in after)
         print(f"{entry['picture']}: {numbers}")
+        if entry["stopped"] == "not a number":
+            print(f"warning: {entry['picture']}: a loss was not a number; the best before it is kept", file=sys.stderr)
     print(f"{len(names)} pictures inverted in {seconds:.1f} s; the distances are in {folder / RECORD}")
     print(f"{folder / 'grid.png'}: each picture, the start, and what came of it")
     readers = "edit, mix and interpolate take" if generator is None else "compose takes"
@@ -208,12 +210,15 @@ def _say_crop(picture: str) -> None:
 
 def _told(names: Sequence[str], parts: Sequence[Any]) -> list[dict[str, Any]]:
     """Each picture's distances before and after, plain types."""
+    from clip2latent.refine_state import REASONS
+
     rows = [(part, row) for part in parts for row in range(len(part.latents))]
     return [
         {
             "picture": name,
             **{side: _distances(getattr(part, side), row) for side in ("before", "after")},
             "found_at_step": int(part.found[row]),
+            "stopped": REASONS[int(part.stopped[row])],
         }
         for name, (part, row) in zip(names, rows, strict=True)
     ]

@@ -187,7 +187,7 @@ class _Search:
         """Draws rows' compositions."""
         front, back = (side.latents(basis) for side, basis in zip(self.sides, bases, strict=True))
         places = [self.placements[row] for row in rows.tolist()]
-        return fuse(self.sides[0].generator, self.sides[1].generator, front, back, places, self.composing.feather)
+        return fuse(self.sides[0].generator, self.sides[1].generator, front, back, places, self.composing.edges)
 
     def advance(self, rows: Tensor, state: State) -> State:
         """Makes a step in some rows; one whose losses or gradients are not numbers stays where it is."""

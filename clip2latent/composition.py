@@ -14,7 +14,7 @@ from clip2latent.basis import WEIGHTS
 from clip2latent.composition_state import State
 from clip2latent.halving import SEARCHES
 from clip2latent.interfaces import Generator
-from clip2latent.paste import Placement, make_pasting, paste
+from clip2latent.paste import EDGES, Placement, make_pasting, paste
 from clip2latent.sampling import check_at_least
 
 
@@ -29,7 +29,7 @@ class Composing:
         weight: of eq. 7's sum, or the height of the barrier.
         search: "halving", or "all" to give every size and place all steps, as the paper does.
         weights: of a basis: "shared" or "each", see `start_basis`.
-        feather: how wide the foreground's edges fade, see `make_pasting`; the paper has 0.
+        edges: the foreground's, one of `paste.EDGES`; the paper's are hard.
         tolerance: how much of the loss that comes first the best image may give up for the other.
         check: steps from one look at the held-out loss to the next.
         seed: of the objective's views; any integer from 0.
@@ -42,7 +42,7 @@ class Composing:
     weight: float = 1.0
     search: str = "halving"
     weights: str = "shared"
-    feather: float = 0.0
+    edges: str = "hard"
     tolerance: float = 0.005
     check: int = 10
     seed: int = 0
@@ -51,9 +51,7 @@ class Composing:
     def __post_init__(self) -> None:
         check_at_least(1, check=self.check, chunk=self.chunk)
         check_at_least(0, steps=self.steps, lr=self.lr, weight=self.weight, tolerance=self.tolerance, seed=self.seed)
-        if not 0 <= self.feather <= 0.5:
-            raise ValueError(f"feather={self.feather}: expected 0 to 0.5, the soft edge's width over the foreground's")
-        choices = {"way": tuple(WAYS), "search": tuple(SEARCHES), "weights": WEIGHTS}
+        choices = {"way": tuple(WAYS), "search": tuple(SEARCHES), "weights": WEIGHTS, "edges": EDGES}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(known)}")
@@ -118,7 +116,7 @@ def fuse(
     foreground_latents: Tensor,
     background_latents: Tensor,
     placements: Sequence[Placement],
-    feather: float = 0.0,
+    edges: str = "hard",
 ) -> Fused:
     """Draws P compositions; differentiable.
 
@@ -128,17 +126,17 @@ def fuse(
         foreground_latents: [P, L, D].
         background_latents: [P, L, D] of the other.
         placements: P.
-        feather: see `make_pasting`.
+        edges: one of `paste.EDGES`.
     """
-    pasting = make_pasting(placements, foreground.resolution, background.resolution, feather)
+    pasting = make_pasting(placements, foreground.resolution, background.resolution, edges)
     front, back = foreground.synthesize(foreground_latents), background.synthesize(background_latents)
     front, back = front.clamp(-1, 1), back.clamp(-1, 1)
-    return Fused(paste(front, back, type(pasting)(*(each.to(back.device) for each in pasting))), front, back)
+    return Fused(paste(front, back, pasting), front, back)
 
 
 @torch.no_grad()
 def draw_candidates(
-    foreground: Part, background: Part, candidates: Sequence[Candidate], feather: float = 0.0, chunk: int = 9
+    foreground: Part, background: Part, candidates: Sequence[Candidate], edges: str = "hard", chunk: int = 9
 ) -> Fused:
     """Draws the best of each candidate, on the CPU.
 
@@ -146,7 +144,7 @@ def draw_candidates(
         foreground: what is pasted.
         background: what it is pasted onto.
         candidates: P.
-        feather: see `make_pasting`.
+        edges: one of `paste.EDGES`.
         chunk: compositions drawn at once.
     """
     drawn = []
@@ -157,5 +155,5 @@ def draw_candidates(
             torch.stack([each.best.background for each in some]),
         )
         places = [each.placement for each in some]
-        drawn.append(fuse(foreground.generator, background.generator, *latents, places, feather))
+        drawn.append(fuse(foreground.generator, background.generator, *latents, places, edges))
     return Fused(*(torch.cat(images).cpu() for images in zip(*drawn, strict=True)))

@@ -81,6 +81,7 @@ class Inverted(NamedTuple):
         before: how far those were from the pictures.
         after: how far the images are.
         found: the step [P] that each latent was found at.
+        stopped: [P], why a picture's descent was stopped, see `refine_state.REASONS`.
         interrupted: whether the user ended the descent before its last step.
     """
 
@@ -90,6 +91,7 @@ class Inverted(NamedTuple):
     before: Likeness
     after: Likeness
     found: Tensor
+    stopped: Tensor
     interrupted: bool
 
 
@@ -159,7 +161,8 @@ def invert(
 ) -> Inverted:
     """Descends from starts towards pictures, in one batch of problems that do not know of each other.
 
-    A KeyboardInterrupt ends the descent with the best so far.
+    A KeyboardInterrupt ends the descent with the best so far; so does, for its picture alone, a loss that is not a
+    number.
 
     Args:
         generator: draws the images.
@@ -202,4 +205,5 @@ def invert(
 
     start, before = drawn_and_compared(generator.project(starts))
     images, after = drawn_and_compared(refined.latents)
-    return Inverted(refined.latents, images, start, before, after, refined.state.found, refined.interrupted)
+    end = refined.state
+    return Inverted(refined.latents, images, start, before, after, end.found, end.stopped, refined.interrupted)

@@ -1,6 +1,6 @@
 """Pasting one image, scaled, onto another: differentiable in both, many places and sizes in one product.
 
-The paper pastes with hard edges (arXiv:2112.01573, section 3.3); edges that fade are ours.
+The paper pastes with hard edges (arXiv:2112.01573, section 3.3); the other kinds are ours.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from clip2latent.membrane import Membrane, correction, make_membrane
 
 LOCATIONS = (
     "top-left",
@@ -24,6 +26,11 @@ LOCATIONS = (
     "bottom-right",
 )
 """The 9 places of arXiv:2112.01573, section 3.3: row by row, at the edges and in the middle."""
+
+
+EDGES = ("hard", "soft", "seamless")
+"""Edges as they are; fading over a quarter of the side; or met by the background's colours, see membrane.py."""
+SOFT = 0.25
 
 
 class Placement(NamedTuple):
@@ -43,11 +50,13 @@ class Pasting(NamedTuple):
         rows: [P, R, r], each of the background's rows as a mean of the foreground's; 0 outside the place.
         columns: [P, R, r], likewise.
         cover: [P, 1, R, R], how much of the foreground is seen, from 0 (outside its place) to 1.
+        membrane: what seamless edges are made by; None for others.
     """
 
     rows: Tensor
     columns: Tensor
     cover: Tensor
+    membrane: Membrane | None = None
 
 
 def check_placement(placement: Placement) -> Placement:
@@ -61,7 +70,7 @@ def check_placement(placement: Placement) -> Placement:
 
 
 def make_pasting(
-    placements: Sequence[Placement], foreground_side: int, background_side: int, feather: float = 0.0
+    placements: Sequence[Placement], foreground_side: int, background_side: int, edges: str = "hard"
 ) -> Pasting:
     """Returns the matrices of placements; the sides are the images' in pixels.
 
@@ -69,38 +78,43 @@ def make_pasting(
         placements: P of them.
         foreground_side: r.
         background_side: R.
-        feather: how wide the foreground's edges fade, over its side, from 0 (the paper's hard edge) to 0.5. Edges on
-            the picture's own border do not.
+        edges: one of EDGES; those on the picture's own border are always hard.
 
     Raises:
-        ValueError: for no placement, what `check_placement` refuses, and another feather.
+        ValueError: for no placement, what `check_placement` refuses, and other edges.
     """
     if not placements:
         raise ValueError("placements: expected at least one")
-    if not 0 <= feather <= 0.5:
-        raise ValueError(f"feather={feather}: expected 0 to 0.5, the soft edge's width over the foreground's side")
+    if edges not in EDGES:
+        raise ValueError(f"edges={edges!r}: expected one of {', '.join(EDGES)}")
     made = [_axes(placement, foreground_side, background_side) for placement in placements]
     rows, columns = (torch.stack(matrices) for matrices in zip(*made, strict=True))
-    seen = [torch.stack([_fade(each.sum(-1) > 0.5, feather) for each in matrices]) for matrices in (rows, columns)]
-    return Pasting(rows, columns, seen[0][:, None, :, None] * seen[1][:, None, None, :])
+    places = [[_ends(each) for each in matrices] for matrices in (rows, columns)]
+    fading = SOFT if edges == "soft" else 0.0
+    seen = [torch.stack([_fade(*ends, background_side, fading) for ends in each]) for each in places]
+    membrane = make_membrane(*places, background_side) if edges == "seamless" else None
+    return Pasting(rows, columns, seen[0][:, None, :, None] * seen[1][:, None, None, :], membrane)
 
 
 def paste(foreground: Tensor, background: Tensor, pasting: Pasting) -> Tensor:
     """Pastes P foregrounds onto P backgrounds, each at its own placement.
 
     The foreground is resampled with a triangle filter as wide as its pixels or the background's, whichever are larger:
-    means of its values, never beyond them.
+    means of its values, never beyond them. Seamless edges change its colours, which are then clamped to [-1, 1].
 
     Args:
         foreground: [P, 3, r, r].
         background: [P, 3, R, R].
-        pasting: of P placements, on the images' device.
+        pasting: of P placements.
 
     Returns:
         The fused images [P, 3, R, R].
     """
-    placed = pasting.rows[:, None] @ foreground @ pasting.columns[:, None].mT
-    return pasting.cover * placed + (1 - pasting.cover) * background
+    rows, columns, cover = (each.to(background.device) for each in pasting[:3])
+    placed = rows[:, None] @ foreground @ columns[:, None].mT
+    if pasting.membrane is not None:
+        placed = (placed + correction(placed, background, pasting.membrane)).clamp(-1, 1)
+    return cover * placed + (1 - cover) * background
 
 
 def _axes(placement: Placement, foreground_side: int, background_side: int) -> tuple[Tensor, Tensor]:
@@ -116,15 +130,17 @@ def _axes(placement: Placement, foreground_side: int, background_side: int) -> t
     return first, second
 
 
-def _fade(inside: Tensor, feather: float) -> Tensor:
+def _ends(matrix: Tensor) -> tuple[int, int]:
+    """Returns the first place of a matrix [R, r] that holds anything, and the one after the last."""
+    inside = (matrix.sum(-1) > 0.5).nonzero().flatten()
+    return int(inside[0]), int(inside[-1]) + 1
+
+
+def _fade(first: int, last: int, side: int, fading: float) -> Tensor:
     """Returns [R], from 0 outside to 1 inside, along half a wave at each end that is not the picture's own."""
-    places = inside.nonzero().flatten()
-    first, last, width = int(places[0]), int(places[-1]), feather * len(places)
-    place, ends = torch.arange(len(inside)) + 0.5, inside.float()
-    if width == 0:
-        return ends
-    if first > 0:
-        ends = ends * (1 - torch.cos(torch.pi * ((place - first) / width).clamp(0, 1))) / 2
-    if last < len(inside) - 1:
-        ends = ends * (1 - torch.cos(torch.pi * ((last + 1 - place) / width).clamp(0, 1))) / 2
-    return ends
+    place, width = torch.arange(side) + 0.5, fading * (last - first)
+    seen = ((place > first) & (place < last)).float()
+    ends = [place - first] * (first > 0) + [last - place] * (last < side)
+    for depth in ends if width else ():
+        seen = seen * (1 - torch.cos(torch.pi * (depth / width).clamp(0, 1))) / 2
+    return seen

@@ -14,7 +14,7 @@ from clip2latent.metrics import judge_accuracy
 from clip2latent.objectives import augclip_objective
 from clip2latent.prompts import Prompt
 from demo.refine_ways import Found, Setting
-from demo.refine_worlds import WORLDS
+from demo.refine_worlds import PAPER, PLAIN, WORLDS
 
 STREAM = 2**40
 """The unseen views' seed lies so far from the ways'."""
@@ -72,8 +72,14 @@ def markdown(record: Mapping[str, Any]) -> str:
         lines.append(f"| {row['name']} | {row['images']} | {row['seconds_per_prompt']:.1f} | {' | '.join(cells)} |")
     lines += ["", *_verdict(rows, world.start), ""]
     falls = ", falling along a cosine to 0 over a row's steps" if used["decay"] == "cosine" else ""
-    lines += [f"Learning rate {used['lr']:g} standard deviations of the latents a step{falls}; FuseDream's 0.005 and"]
-    lines += [f"plain CLIP's {used['lr']:g} stay as they are.", ""]
+    lines += [
+        f"Learning rate {used['lr']:g} standard deviations of the latents a step{falls}. FuseDream's, {PAPER:g}, and"
+    ]
+    lines += [f"plain CLIP's, {PLAIN:g}, stay as they are.", ""]
+    if used["world"] == "avatars":
+        lines += ["Rate, decay and the lead of one candidate in the mixture were chosen on prompts of"]
+        lines += ["configs/prompts/demo-validation.jsonl, none of which is in this table. Label-guided search needs a"]
+        lines += ["generator of classes: [the table of the objects](refinement-objects.md) has it.", ""]
     words = "" if used["world"] == "avatars" else f" --world {used['world']}"
     lines += [f"Made by `python -m demo.refine_table{words}`, commit {record['commit'] or 'unknown'}.", ""]
     return "\n".join(lines)

@@ -14,8 +14,8 @@ from demo.refine_ways import CHECK, Found, Setting, from_bank, from_labels, from
 
 Rows = list[tuple[str, str, Found]]
 """Of each row, the way's key, the row's name, and what was found."""
-BASIS, PAPER = 5, 5e-3
-"""Members of a basis, and FuseDream's learning rate, which stays as it is."""
+BASIS, PAPER, PLAIN = 5, 5e-3, 0.05
+"""Members of a basis, and the learning rates of FuseDream and of plain CLIP, which stay as they are."""
 
 
 class Numbers(NamedTuple):
@@ -37,7 +37,7 @@ AVATARS = Numbers(
     16,
 )
 OBJECTS = Numbers(
-    {"refined": (25, 50, 100), "same": (100,), "direct": (100,), "guided": (100, 250), "fusedream": (100, 250)},
+    {"refined": (50, 100), "same": (100,), "direct": (100,), "guided": (100,), "fusedream": (100, 250)},
     1000,
     100,
 )
@@ -48,8 +48,8 @@ def avatars(setting: Setting, lr: float, decay: str, smoke: bool) -> Iterator[Ro
 
     Args:
         setting: models and prompts.
-        lr: learning rate of all but FuseDream.
-        decay: of the refinement's rate, see `clip2latent.refine.DECAYS`; FuseDream's and plain CLIP's stay.
+        lr: learning rate of all but FuseDream and plain CLIP.
+        decay: of that rate, see `clip2latent.refine.DECAYS`.
         smoke: few steps and images, for tests.
     """
     numbers = _few(AVATARS) if smoke else AVATARS
@@ -64,7 +64,7 @@ def avatars(setting: Setting, lr: float, decay: str, smoke: bool) -> Iterator[Ro
     yield _one(setting, numbers, "fusedream", f"FuseDream: {start}", bank, cost, PAPER)
     yield [_searched(setting, numbers.random + numbers.marks["fusedream"][-1])]
     start = f"plain CLIP, one w, best of {numbers.random} random"
-    yield _one(setting, numbers, "direct", start, bank[:, :1], cost, lr)
+    yield _one(setting, numbers, "direct", start, bank[:, :1], cost, PLAIN)
 
 
 def objects(setting: Setting, lr: float, decay: str, smoke: bool) -> Iterator[Rows]:
@@ -79,7 +79,7 @@ def objects(setting: Setting, lr: float, decay: str, smoke: bool) -> Iterator[Ro
     yield _each(setting, numbers, "refined", start, found, cost, lr, decay)
     yield _one(setting, numbers, "guided", f"FuseDream: {start}", found, cost, PAPER)
     start = f"plain CLIP, one latent, best of {drawn} label-guided"
-    yield _one(setting, numbers, "direct", start, found[:, :1], cost, lr)
+    yield _one(setting, numbers, "direct", start, found[:, :1], cost, PLAIN)
     bank, seconds = from_bank(setting, numbers.random, BASIS)
     cost = Found(0, numbers.random, seconds, bank[:, 0])
     start = f"best {BASIS} of {numbers.random} random"
@@ -114,8 +114,8 @@ WORLDS = {
     "avatars": World("demo.jsonl", 1, 12, "demo", avatars, "The demo's avatars", "The prior"),
     "objects": World(
         "demo-objects.jsonl",
-        7,
-        8,
+        10,
+        6,
         "demo-class-judge",
         objects,
         "The demo's objects, without a prior",

@@ -106,7 +106,7 @@ ERRORS = {
     "nothing": ([], "nothing to compose"),
     "both": (["a hat", "--resume=out"], "leave 'a hat' out"),
     "nowhere": (["--resume=none"], "no composition to go on with"),
-    "feather": (["a hat", "--feather=0.6"], "feather=0.6"),
+    "edges": (["a hat", "--edges=round"], "edges='round': expected one of hard, soft, seamless"),
     "every": (["a hat", "--every=0"], "every=0"),
     "way": (["a hat", "--way=both"], "way='both'"),
     "perceptual": (["a hat", "--perceptual=eyes"], "features, crops, lpips"),

@@ -39,7 +39,7 @@ def latents(folder):
 
 
 def test_pictures_become_results_that_the_edits_take(checkpoint, capsys):
-    results, told = invert("own.png", "wide.jpg", "--checkpoint", checkpoint)
+    results, told = invert(str(Path("own.png").absolute()), "wide.jpg", "--checkpoint", checkpoint)
     said = capsys.readouterr().out
     assert "wide.jpg is 40 x 20: its middle square is taken, 20 pixels a side" in said and "own.png is" not in said
     assert results["prompts"] == ["own.png", "wide.jpg"] and latents("out").shape == (2, 1, 3, 4)
@@ -48,6 +48,7 @@ def test_pictures_become_results_that_the_edits_take(checkpoint, capsys):
     assert own["after"]["pixels"] < 0.2 * own["before"]["pixels"]
     assert all(sum(entry["after"].values()) < sum(entry["before"].values()) for entry in (own, wide))
     file = Path("out", results["images"][0]["file"])
+    assert file.name == "000-own-png-0.png" and results["options"]["pictures"][0] == str(Path("own.png").absolute())
     assert read_metadata(file)["options"]["command"] == "invert"
     error = (read_picture(file) - read_picture("own.png")).square().mean()
     assert float(error) == pytest.approx(own["after"]["pixels"], abs=1e-3)

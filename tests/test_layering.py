@@ -60,6 +60,7 @@ LAYERS = [
         "barrier",
         "basis",
         "halving",
+        "membrane",
         "paste",
         "perceptual",
         "priorless",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clip2latent.paste import LOCATIONS, Placement, make_pasting, paste
+from clip2latent.paste import EDGES, LOCATIONS, Placement, make_pasting, paste
 
 RNG = torch.Generator().manual_seed(0)
 
@@ -55,9 +55,57 @@ def test_gradients_reach_both_images_and_nothing_behind_the_foreground():
     assert behind[..., 4:, 4:].eq(0).all() and behind[..., :4, :].eq(1).all()
 
 
+def test_soft_edges_fade_but_for_those_on_the_pictures_border():
+    front, back = torch.ones(2, 3, 8, 8), torch.zeros(2, 3, 16, 16)
+    places = [Placement(0.5, "centre"), Placement(0.5, "top-left")]
+    middle, corner = paste(front, back, make_pasting(places, 8, 16, "soft"))[:, 0]
+    line = middle[8]
+    assert line[:4].eq(0).all() and line[12:].eq(0).all() and line[6:10].eq(1).all() and 0 < line[4] < line[5] < 1
+    torch.testing.assert_close(middle, middle.flip(0)), torch.testing.assert_close(middle, middle.mT)
+    assert corner[0, :6].eq(1).all() and 0 < corner[0, 7] < corner[0, 6] < 1
+
+
+@pytest.mark.parametrize("place", LOCATIONS)
+def test_seamless_edges_add_what_has_no_laplacian_and_meets_the_background(place):
+    """Against the equation itself: each pixel's correction is the mean of its neighbours', or of the steps at edges."""
+    side, small = 9, 5
+    front, back = 0.2 * images(1, small), 0.2 * images(1, side)
+    placement = Placement(small / side, place)
+    hard, seamless = (paste(front, back, make_pasting([placement], small, side, edges))[0] for edges in EDGES[::2])
+    row, column = divmod(LOCATIONS.index(place), 3)
+    top, left = (side - small) * row // 2, (side - small) * column // 2
+    added = seamless - hard
+    outside = torch.ones(side, side, dtype=torch.bool)
+    outside[top : top + small, left : left + small] = False
+    assert added[:, outside].eq(0).all()
+    for y in range(top, top + small):
+        for x in range(left, left + small):
+            rest = torch.zeros(3)
+            for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+                if 0 <= v < side and 0 <= u < side:
+                    other = back[0, :, v, u] - hard[:, y, x] if outside[v, u] else added[:, v, u]
+                    rest += added[:, y, x] - other
+            torch.testing.assert_close(rest, torch.zeros(3), rtol=0, atol=1e-5)
+
+
+def test_a_seamless_foreground_of_one_colour_takes_the_backgrounds():
+    places = [Placement(0.5, "centre"), Placement(0.99, "centre")]  # the second covers the whole picture
+    fused = paste(
+        torch.full((2, 3, 8, 8), 0.5), torch.full((2, 3, 16, 16), -0.3), make_pasting(places, 8, 16, "seamless")
+    )
+    torch.testing.assert_close(fused[0], torch.full((3, 16, 16), -0.3))
+    torch.testing.assert_close(fused[1], torch.full((3, 16, 16), 0.5))
+    front, back = images(1, 6).mul(0.1).requires_grad_(), images(1, 8).mul(0.1).requires_grad_()
+    fused = paste(front, back, make_pasting(places[:1], 6, 8, "seamless"))
+    gradients = torch.autograd.grad(fused.square().sum(), (front, back))
+    assert all(gradient.isfinite().all() and gradient.abs().sum() > 0 for gradient in gradients)
+
+
 @pytest.mark.parametrize("placement", [Placement(0, "top"), Placement(1, "top"), Placement(0.5, "middle")])
 def test_what_cannot_be_placed_is_refused(placement):
     with pytest.raises(ValueError, match=r"scale=|location='middle'"):
         make_pasting([placement], 8, 8)
+    with pytest.raises(ValueError, match="edges='round'"):
+        make_pasting([Placement(0.5, "top")], 8, 8, "round")
     with pytest.raises(ValueError, match="at least one"):
         make_pasting([], 8, 8)
