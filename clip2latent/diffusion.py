@@ -30,6 +30,7 @@ __all__ = [
     "fresh_noise",
     "guided",
     "normal",
+    "row_generator",
     "row_generators",
     "sample",
     "sde_dpmpp_steps",
@@ -41,17 +42,15 @@ Rng = torch.Generator | Sequence[torch.Generator]
 """One generator for the whole batch, or one for each row: then a row's result does not depend on the others."""
 
 
-def row_generators(seed: int, num_prompts: int, num_images: int) -> list[torch.Generator]:
-    """Returns P * N generators, one for each image, that of prompt p and candidate n at p * N + n.
+def row_generator(seed: int, prompt: int, image: int) -> torch.Generator:
+    """Returns the generator of prompt p and candidate n, a function of (seed, p, n): no image depends on the others."""
+    entropy = np.random.SeedSequence([seed, prompt, image]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
 
-    A generator depends on (seed, p, n) alone, so that an image does not depend on how many others are made.
-    """
-    generators = []
-    for prompt in range(num_prompts):
-        for image in range(num_images):
-            entropy = np.random.SeedSequence([seed, prompt, image]).generate_state(1, np.uint64)[0]
-            generators.append(torch.Generator().manual_seed(int(entropy >> np.uint64(1))))
-    return generators
+
+def row_generators(seed: int, num_prompts: int, num_images: int) -> list[torch.Generator]:
+    """Returns P * N generators, one for each image, that of prompt p and candidate n at p * N + n."""
+    return [row_generator(seed, prompt, image) for prompt in range(num_prompts) for image in range(num_images)]
 
 
 def normal(shape: Sequence[int], rng: Rng, device: torch.device | str = "cpu") -> Tensor:

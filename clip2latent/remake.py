@@ -18,7 +18,6 @@ from PIL import Image
 from torch import Tensor
 
 from clip2latent.conditions import Conditions
-from clip2latent.diffusion import row_generators
 from clip2latent.images import read_metadata, read_recipe, to_pil
 from clip2latent.samples import Drawn
 from clip2latent.sampling import Sampling
@@ -86,9 +85,8 @@ def remake(pipeline: TextToImage, path: Path | str) -> Remade:
             negative = _table(recipe["negatives"], prompts, pipeline.embedder.dim)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its recipe is damaged, or of another version: {error}") from error
-    rngs = row_generators(sampling.seed, prompts, candidates)
     conditions = Conditions(positive, negative, positive)
-    images = pipeline.batch(rngs, first, first + rows, conditions, candidates, sampling).images
+    images = pipeline.batch(first, first + rows, conditions, candidates, sampling).images
     picture = to_pil(images[own : own + 1])[0]
     with Image.open(path) as file:
         before = np.asarray(file.convert("RGB"))

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from clip2latent.chunking import in_chunks
-from clip2latent.diffusion import row_generators
 from clip2latent.evaluate import Bar
 from clip2latent.evaluate_rows import PICTURED
 from clip2latent.fidelity import Judge
@@ -90,7 +89,7 @@ def draw(
         ValueError: for attributes that the judge does not know.
     """
     conditions = pipeline.condition([prompt.text for prompt in prompts])
-    rngs = row_generators(sampling.seed, len(prompts), num)
+    count = len(prompts) * num
     varying = (pipeline.space.std > 0).flatten().cpu()
     embeddings, tokens, hits, prior_seconds, seconds = [], [], [], 0.0, 0.0
     pictures: list[Tensor] = []
@@ -103,11 +102,11 @@ def draw(
                 torch.cuda.synchronize(pipeline.device)
             passed[stage] = time.perf_counter() - began
 
-        chunk = pipeline.batch(rngs, start, stop, conditions, num, sampling, stage)
+        chunk = pipeline.batch(start, stop, conditions, num, sampling, stage)
         return chunk, passed | {"all": time.perf_counter() - began}
 
-    with bar(name, len(rngs)) if bar else contextlib.nullcontext() as progress:
-        for chunk, passed in in_chunks(len(rngs), sampling.chunk, timed):
+    with bar(name, count) if bar else contextlib.nullcontext() as progress:
+        for chunk, passed in in_chunks(count, sampling.chunk, timed):
             embeddings.append(chunk.embeddings)
             tokens.append(pipeline.space.encode(chunk.latents.to(pipeline.device)).flatten(1).cpu()[:, varying])
             hits.append(_hits(chunk, prompts, judge, pipeline.device))
@@ -117,7 +116,7 @@ def draw(
                 progress.update(len(chunk.prompt))
     parts = (torch.cat(part).unflatten(0, (len(prompts), num)) for part in (embeddings, tokens, hits))
     named = torch.tensor([0 if judge is None else len(prompt.attributes) for prompt in prompts])
-    return Drawn(Found(*parts, named), prior_seconds / len(rngs), seconds / len(rngs), torch.stack(pictures))
+    return Drawn(Found(*parts, named), prior_seconds / count, seconds / count, torch.stack(pictures))
 
 
 def save_drawn(drawn: Drawn, path: Path) -> None:

@@ -14,7 +14,7 @@ from clip2latent.bridge import Bridge
 from clip2latent.checkpoint import load_prior
 from clip2latent.chunking import in_chunks
 from clip2latent.conditions import Conditions, make_conditions
-from clip2latent.diffusion import Schedule, normal, row_generators
+from clip2latent.diffusion import Schedule, normal, row_generator
 from clip2latent.fit import check_fit
 from clip2latent.interfaces import Embedder, Generator
 from clip2latent.latents import LatentSpace
@@ -154,14 +154,13 @@ class TextToImage:
 
         @torch.no_grad()
         def scored(start: int, stop: int) -> tuple[Chunk, Tensor]:
-            part = self.batch(rngs, start, stop, conditions, candidates, sampling, stages)
+            part = self.batch(start, stop, conditions, candidates, sampling, stages)
             scores = chunk_scores(part, conditions.targets, objectives, self.device)
             stages("scoring", stop - start)
             return part, scores
 
-        rngs = row_generators(seed, len(prompts), candidates)
         best = [TopK(num) for _ in prompts]
-        for part, scores in in_chunks(len(rngs), chunk, scored):
+        for part, scores in in_chunks(len(prompts) * candidates, chunk, scored):
             first = int(part.prompt[0] * candidates + part.candidate[0])
             batch = torch.tensor([first, len(scores)]).expand(len(scores), 2)
             for index in part.prompt.unique().tolist():
@@ -209,17 +208,15 @@ class TextToImage:
         sampling = self._settled(sampling)
         with torch.no_grad():
             conditions = Conditions(self.bridge.texts(text.to(self.device)).cpu(), None, text)
-        rngs = row_generators(sampling.seed, len(text), candidates)
 
         def drawn(start: int, stop: int) -> Chunk:
-            return self.batch(rngs, start, stop, conditions, candidates, sampling)
+            return self.batch(start, stop, conditions, candidates, sampling)
 
-        return in_chunks(len(rngs), sampling.chunk, drawn)
+        return in_chunks(len(text) * candidates, sampling.chunk, drawn)
 
     @torch.no_grad()
     def batch(
         self,
-        rngs: Sequence[torch.Generator],
         start: int,
         stop: int,
         conditions: Conditions,
@@ -230,7 +227,6 @@ class TextToImage:
         """Draws candidates together: the same arguments give the same bits.
 
         Args:
-            rngs: one for each of all P * N candidates, from `row_generators`; they are not used up.
             start: the first row; candidate n of prompt p is row p * N + n.
             stop: the row after the last one.
             conditions: of P prompts.
@@ -239,7 +235,7 @@ class TextToImage:
             stages: told "prior" and "drawing" with the number of rows.
         """
         rows = torch.arange(start, stop)
-        rng = [_copy(rngs[row]) for row in range(start, stop)]
+        rng = [row_generator(sampling.seed, *divmod(row, candidates)) for row in range(start, stop)]
         prompt, candidate = rows // candidates, rows % candidates
         table = sampling.table(self.schedule)
         noise = normal((len(rows), *self.space.mean.shape), rng, self.device)  # [B, K, D]
@@ -276,10 +272,3 @@ class TextToImage:
                 " guide from: give guidance 1, or a negative prompt"
             )
         return replace(sampling, guidance=guidance)
-
-
-def _copy(rng: torch.Generator) -> torch.Generator:
-    """A generator in the same state: a chunk that is tried again must find the same numbers."""
-    copied = torch.Generator()
-    copied.set_state(rng.get_state())
-    return copied
