@@ -5,8 +5,7 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
+import socket
 import threading
 import time
 import urllib.error
@@ -17,11 +16,11 @@ import pytest
 from tiny_checkpoint import write_tiny_checkpoint
 from tiny_models import TinyGenerator
 
+from clip2latent import cli
 from clip2latent.spec import ModelSpec
 from clip2latent.web.server import SESSIONS, start
 from clip2latent.web.studio import make_offer
 
-ROOT = Path(__file__).parent.parent
 CHROMIUM = "/usr/bin/chromium"
 QUIET = ("quic", "background-networking", "component-update", "sync")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{name}" for name in QUIET)]
@@ -282,25 +281,37 @@ def test_a_refinement_is_watched_and_stopped(browser, server, sources):
     page.close()
 
 
-def test_the_command_serves_and_ends_cleanly_when_interrupted():
-    code = "import sys; from clip2latent.cli import main; sys.exit(main(['web', '--port', '0', '--offline']))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        line = process.stdout.readline()
-        url = re.search(r"http://127\.0\.0\.1:\d+", line)
-        assert url, line + process.stderr.read()
-        with urllib.request.urlopen(url[0], timeout=60) as page:
-            assert page.status == 200
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0 and "Traceback" not in errors, errors
-    finally:
-        process.kill()
+def test_the_command_serves_and_ends_cleanly_when_interrupted(sources, capsys):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    seen = []
+
+    def visit_and_interrupt():
+        for _ in range(600):
+            time.sleep(0.1)
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=60) as page:
+                    seen.append(page.status)
+                break
+            except urllib.error.URLError:
+                continue
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=visit_and_interrupt)
+    thread.start()
+    code = cli.main(["web", "--checkpoint", sources[0], "--checkpoint", sources[1], "--port", str(port), "--offline"])
+    thread.join()
+    printed = capsys.readouterr()
+    assert code == 0 and seen == [200] and not printed.err
+    assert printed.out.splitlines() == [f"clip2latent is at http://127.0.0.1:{port} - Ctrl-C ends it"]
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5)
+
+
+def test_a_port_that_is_taken_is_one_line(server, capsys):
+    port = server.url.rpartition(":")[2]
+    assert cli.main(["web", "--port", port]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error and f"port {port}" in error and "--port" in error
