@@ -1,13 +1,10 @@
-"""The web page's core without page and models: limits, requests, uploads, HTML, the worker, the guard."""
+"""The web page's core without page and models: limits, requests, uploads and HTML."""
 
-import asyncio
 import base64
 import io
-import json
 import math
 import random
 import struct
-import threading
 import time
 import zlib
 
@@ -15,14 +12,11 @@ import pytest
 from PIL import Image
 
 from clip2latent import mixtures
-from clip2latent.web import guard as guard_module
 from clip2latent.web import limits, markup
-from clip2latent.web.guard import LARGE_AT_ONCE, MOST_BYTES, Guard, is_open, is_plain
 from clip2latent.web.limits import real, text, whole, written
-from clip2latent.web.outcome import Outcome, Progress, Shot, Stopped
+from clip2latent.web.outcome import Outcome, Progress, Shot
 from clip2latent.web.pictures import decode, encode, read_upload
 from clip2latent.web.requests import Compose, Draw, Edit, Mix, Options, Refine, read_lines
-from clip2latent.web.worker import TROUBLE, Full, Worker
 
 NO_NUMBERS = [math.nan, math.inf, -math.inf, "3", None, True, [1], {"a": 1}, 10**400, b"1"]
 
@@ -211,226 +205,3 @@ def test_html_holds_texts_as_texts():
         assert "<script" not in shown and "${" not in shown and "{{" not in shown and "`" not in shown
     assert markup.outcome(Outcome((shot,), "")).count("data:image/png;base64,cG5n") == 1
     assert "0.500" in markup.gallery((shot,))
-
-
-class Gate:
-    """What a worker runs: waits until it is let go, and asks whether to stop."""
-
-    def __init__(self):
-        self.go, self.begun, self.order = threading.Event(), threading.Event(), []
-
-    def __call__(self, request, watch):
-        self.order.append(request)
-        self.begun.set()
-        watch.tell(Progress("drawing", 1, 2))
-        while not self.go.wait(0.005):
-            watch.check()
-        if isinstance(request, Exception):
-            raise request
-        return Outcome((), str(request))
-
-
-@pytest.fixture
-def gate():
-    return Gate()
-
-
-@pytest.fixture
-def worker(gate):
-    worker = Worker(gate, waiting=3)
-    yield worker
-    worker.close()
-
-
-def test_jobs_run_in_their_order_and_a_full_queue_says_so(worker, gate):
-    jobs = [worker.submit("first")]
-    assert gate.begun.wait(5)
-    jobs += [worker.submit(name) for name in ("second", "third", "fourth")]
-    with pytest.raises(Full, match="the queue is full: 3 requests are waiting"):
-        worker.submit("fifth")
-    assert next(jobs[3].follow()) == Progress("waiting", 0, 3)
-    gate.go.set()
-    assert [job.result(5).note for job in jobs] == gate.order == ["first", "second", "third", "fourth"]
-    assert worker.submit("fifth").result(5).note == "fifth"
-
-
-def test_progress_is_followed_to_the_end(worker, gate):
-    job = worker.submit("first")
-    assert gate.begun.wait(5)
-    seen = []
-    for progress in job.follow():
-        seen.append(progress)
-        gate.go.set()
-    assert Progress("drawing", 1, 2) in seen and job.result(5).note == "first"
-
-
-def test_a_stopped_job_ends_running_or_waiting(worker, gate):
-    running, waiting = worker.submit("first", "ann"), None
-    assert gate.begun.wait(5)
-    waiting = worker.submit("second", "bob")
-    worker.stop("bob")
-    with pytest.raises(Stopped):
-        waiting.result(5)
-    worker.stop("ann")
-    with pytest.raises(Stopped):
-        running.result(5)
-    assert gate.order == ["first"]
-
-
-def test_an_owner_has_one_job_and_others_keep_theirs(worker, gate):
-    old, other = worker.submit("old", "ann"), worker.submit("other", "bob")
-    new = worker.submit("new", "ann")
-    with pytest.raises(Stopped):
-        old.result(5)
-    gate.go.set()
-    assert other.result(5).note == "other" and new.result(5).note == "new"
-
-
-def test_errors_are_answers_and_the_worker_goes_on(worker, gate, capsys):
-    gate.go.set()
-    with pytest.raises(ValueError, match=r"^steps=0: expected"):
-        worker.submit(ValueError("steps=0: expected 1")).result(5)
-    with pytest.raises(RuntimeError, match=TROUBLE):
-        worker.submit(RuntimeError("/srv/secret/path")).result(5)
-    assert "/srv/secret/path" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="out of memory"):
-        worker.submit(RuntimeError("CUDA out of memory")).result(5)
-    assert worker.submit("next").result(5).note == "next"
-
-
-def test_closing_ends_all(gate):
-    worker = Worker(gate)
-    jobs = [worker.submit("first"), worker.submit("second")]
-    assert gate.begun.wait(5)
-    worker.close()
-    for job in jobs:
-        with pytest.raises(Stopped):
-            job.result(5)
-    with pytest.raises(Full, match="about to end"):
-        worker.submit("third")
-
-
-@pytest.mark.parametrize(
-    ("path", "passes"),
-    [
-        ("/", True),
-        ("/gradio_api/queue/join", True),
-        ("/gradio_api/call/draw/123", True),
-        ("/assets/index.js", True),
-        ("/gradio_api/file=/etc/passwd", False),
-        ("/gradio_api/file/etc/passwd", False),
-        ("/file=/etc/passwd", False),
-        ("/gradio_api/upload", False),
-        ("/gradio_api/proxy=http://127.0.0.1/", False),
-        ("/gradio_api/stream/1", False),
-        ("/gradio_api/component_server", False),
-        ("/gradio_api/vibe-edit", False),
-        ("/monitoring", False),
-        ("/assets/../../etc/passwd", False),
-        ("/static/..%2f..\\x", False),
-        ("//etc/passwd", False),
-        ("/gradio_api/", False),
-    ],
-)
-def test_only_what_the_page_needs_is_open(path, passes):
-    assert is_open(path) is passes
-
-
-@pytest.mark.parametrize(
-    ("body", "plain"),
-    [
-        (b"", True),
-        (b'{"data": ["a", 1, null, true, ["x"]], "fn_index": 2}', True),
-        (b'{"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]}', False),
-        (b'{"data": [[{"path": "http://10.0.0.1/"}]]}', False),
-        (b'{"data": {"path": "x"}}', False),
-        (b'{"data": [' + b"1," * 100 + b"1]}", False),
-        (b'{"data": [' + b"[" * 5000 + b"]" * 5000 + b"]}", False),
-        (b"[]", False),
-        (b"x", False),
-        (b"\xff\xfe", False),
-    ],
-)
-def test_data_are_texts_numbers_and_lists(body, plain):
-    assert is_plain(body) is plain
-
-
-JSON = (b"content-type", b"application/json")
-
-
-def ask(guard, method="GET", path="/", body=b"", headers=(JSON,), parts=1):
-    """What a guard answers: the status, and the body that the application saw."""
-    sent, step = [], max(1, len(body) // parts)
-    pieces = [body[at : at + step] for at in range(0, len(body), step)] or [b""]
-
-    async def receive():
-        piece = pieces.pop(0) if pieces else b""
-        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {"type": "http", "method": method, "path": path, "headers": list(headers)}
-    asyncio.run(guard(scope, receive, send))
-    return sent[0]["status"], dict(sent[0]["headers"]), sent[-1].get("body", b"")
-
-
-async def echo(scope, receive, send):
-    body = (await receive())["body"] if scope["method"] == "POST" else b"page"
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": body})
-
-
-def test_the_guard_gives_on_what_it_read_and_refuses_what_is_too_long():
-    guard, body = Guard(echo), json.dumps({"data": ["x" * 1000]}).encode()
-    status, headers, answer = ask(guard, "POST", "/gradio_api/queue/join", body, parts=3)
-    assert (status, answer) == (200, body) and b"content-security-policy" in headers
-    assert ask(guard)[0] == 200 and ask(guard, path="/gradio_api/file=x")[0] == 404
-    large = b"x" * (MOST_BYTES + 1)
-    assert ask(guard, "POST", "/gradio_api/queue/join", large, parts=9)[0] == 413
-    short = [JSON, (b"content-length", b"10")]
-    assert ask(guard, "POST", "/gradio_api/queue/join", large, short, parts=9)[0] == 413
-    assert ask(guard, "POST", "/gradio_api/queue/join", b'{"data": [{}]}')[0] == 400
-    for kind in ([], [(b"content-type", b"text/plain")], [(b"content-type", b"multipart/form-data; boundary=x")]):
-        assert ask(guard, "POST", "/gradio_api/queue/join", body, kind)[0] == 415
-    assert guard.open == guard.large == 0
-    guard.large = LARGE_AT_ONCE
-    assert ask(guard, "POST", "/gradio_api/queue/join", body)[0] == 503
-    small = [JSON, (b"content-length", str(len(body)).encode())]
-    assert ask(guard, "POST", "/gradio_api/queue/join", body, small)[0] == 200
-
-
-def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(guard_module, "PATIENCE", 0.01)
-    guard, sent = Guard(echo), []
-
-    async def receive():
-        await asyncio.sleep(10)
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {"type": "http", "method": "POST", "path": "/gradio_api/queue/join", "headers": []}
-    asyncio.run(guard(scope, receive, send))
-    assert sent[0]["status"] == 408 and guard.large == 0
-    asyncio.run(guard({"type": "websocket", "path": "/"}, receive, send))
-    assert sent[-1]["type"] == "websocket.close"
-
-
-def test_connections_are_bounded():
-    inner = []
-
-    async def nested(scope, receive, send):
-        if not inner:
-            inner.append(None)
-            answers = []
-
-            async def keep(message):
-                answers.append(message)
-
-            await guard(dict(scope), receive, keep)
-            inner[0] = answers[0]["status"]
-        await echo(scope, receive, send)
-
-    guard = Guard(nested, connections=1)
-    assert ask(guard)[0] == 200 and inner == [503] and ask(guard)[0] == 200

@@ -1,4 +1,4 @@
-"""The web page over HTTP and in a browser: prompts, errors, two users, a cancelled refinement, and attackers."""
+"""The web page over HTTP: prompts, errors, a full queue, attackers, and the command that serves it."""
 
 import importlib.util
 import json
@@ -10,34 +10,21 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
-from tiny_checkpoint import write_tiny_checkpoint
-from tiny_models import TinyGenerator
+from web_checkpoints import write_checkpoints
 
 from clip2latent import cli
-from clip2latent.spec import ModelSpec
+from clip2latent.web.requests import Refine
 from clip2latent.web.server import SESSIONS, start
 from clip2latent.web.studio import make_offer
 
-CHROMIUM = "/usr/bin/chromium"
-QUIET = ("quic", "background-networking", "component-update", "sync")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{name}" for name in QUIET)]
-gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed")
-in_browser = pytest.mark.skipif(
-    not Path(CHROMIUM).exists() or importlib.util.find_spec("playwright") is None,
-    reason="chromium or playwright is not installed",
-)
-pytestmark = gradio
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed")
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """Two checkpoints: a quick one, and one whose generator waits in each call."""
-    folder = tmp_path_factory.mktemp("web")
-    slow = ModelSpec.of("tiny_models.TinyGenerator", {"delay": 0.03}, TinyGenerator()).to_dict()
-    return str(write_tiny_checkpoint(folder / "quick")), str(write_tiny_checkpoint(folder / "slow", generator=slow))
+    return write_checkpoints(tmp_path_factory.mktemp("web"))
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +77,8 @@ def test_a_prompt_becomes_pictures_with_scores(server, sources):
         ({"num": -3}, "number=-3: expected a whole number from 1 to 16"),
         ({"num": 1e300}, "number=1e+300: expected"),
         ({"candidates": None}, "candidates=None: expected a whole number from 1 to 64"),
-        ({"steps": float("nan")}, "steps=nan: expected"),
-        ({"truncation": float("inf")}, "truncation=inf: expected"),
+        ({"steps": 3.5}, "steps=3.5: expected a whole number from 1 to 100"),
+        ({"guidance": "nan"}, "guidance=nan: expected a number from 0 to 20"),
         ({"guidance": "much"}, "guidance=&#x27;much&#x27;: expected a number from 0 to 20"),
         ({"seed": True}, "seed=True: expected"),
         ({"negative": "secret.jpg"}, "negative prompt="),
@@ -137,6 +124,10 @@ def test_no_file_and_nothing_of_the_server_is_offered(server, path):
         ("/gradio_api/call/draw", {"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]}, 400),
         ("/gradio_api/call/draw", b"x" * (12 * 2**20), 413),
         ("/gradio_api/call/draw", b"not json", 400),
+        ("/gradio_api/call/draw", {"data": [float("nan")] * 11}, 400),
+        ("/gradio_api/call/draw", {"data": []}, 400),
+        ("/gradio_api/call/lambda", {"data": []}, 400),
+        ("/gradio_api/queue/join", {"data": [], "fn_index": 999, "session_hash": "x"}, 400),
     ],
 )
 def test_hostile_requests_are_refused(server, path, body, code):
@@ -151,6 +142,12 @@ def test_answers_forbid_other_origins(server):
     request = urllib.request.Request(server.url + "/config", headers={"Origin": "http://evil.example"})
     with urllib.request.urlopen(request, timeout=30) as answer:
         assert answer.headers.get("access-control-allow-origin") != "http://evil.example"
+
+
+def test_a_proxy_says_what_the_pages_addresses_are(server):
+    headers = {"Host": "pictures.example.org", "X-Forwarded-Proto": "https"}
+    with urllib.request.urlopen(urllib.request.Request(server.url + "/config", headers=headers), timeout=30) as answer:
+        assert json.load(answer)["root"] == "https://pictures.example.org"
 
 
 def test_what_gradio_keeps_of_visitors_is_bounded(server):
@@ -168,7 +165,7 @@ def test_a_full_queue_is_answered(server, sources):
     def one(seed):
         answers.append(draw(server, sources[1], "a red hat", seed=seed, candidates=64)[0])
 
-    server.worker.submit(_slow(sources))
+    server.worker.submit(Refine(sources[1], "a red hat", steps=30))
     threads = [threading.Thread(target=one, args=(seed,)) for seed in range(10)]
     for thread in threads:
         thread.start()
@@ -177,108 +174,6 @@ def test_a_full_queue_is_answered(server, sources):
     full = [answer for answer in answers if "the queue is full: 4 requests are waiting; try again" in answer]
     drawn = [answer for answer in answers if "the best 1 of 64" in answer]
     assert len(answers) == 10 and len(full) + len(drawn) == 10 and full and drawn
-
-
-def _slow(sources):
-    from clip2latent.web.requests import Refine
-
-    return Refine(sources[1], "a red hat", steps=30)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-def visit(browser, server, width=1200):
-    page = browser.new_page(viewport={"width": width, "height": 900})
-    page.set_default_timeout(60000)
-    page.asked = []
-    page.on("request", lambda request: page.asked.append(request.url))
-    page.goto(server.url)
-    page.wait_for_selector("#c2l-prompt textarea")
-    return page
-
-
-def ask(page, prompt):
-    page.fill("#c2l-prompt textarea", prompt)
-    page.click("#c2l-draw")
-
-
-@in_browser
-def test_a_prompt_typed_an_image_seen_a_bad_input_answered(browser, server, tmp_path):
-    page = visit(browser, server)
-    ask(page, "a red hat")
-    image = page.wait_for_selector(".c2l-gallery figure img")
-    assert page.locator(".c2l-gallery figure").count() == 4
-    assert image.evaluate("image => image.naturalWidth") == 8
-    with page.expect_download() as download:
-        page.locator(".c2l-gallery figure a").first.click()
-    from clip2latent.images import read_recipe
-
-    file = tmp_path / download.value.suggested_filename
-    download.value.save_as(file)
-    assert file.name == "000-a-red-hat-0.png" and read_recipe(file)["candidates"] == 16
-    ask(page, "secrets/photo.png")
-    alert = page.wait_for_selector(".c2l-failure")
-    assert "upload the picture" in alert.inner_text()
-    ask(page, "<img src=x onerror=\"document.title='broken into'\"> ${document.title='broken into'} {{x}}\na dog")
-    page.wait_for_selector(".c2l-gallery h4")
-    assert "onerror" in page.locator(".c2l-gallery h4").first.inner_text() and page.title() == "clip2latent"
-    foreign = [url for url in page.asked if not url.startswith((server.url, "data:", "blob:"))]
-    assert not foreign
-    page.close()
-
-
-@in_browser
-def test_an_uploaded_picture_is_part_of_the_prompt(browser, server, tmp_path):
-    from PIL import Image
-
-    file = tmp_path / "..%2f..%2fetc passwd.png"
-    Image.effect_noise((40, 30), 80).convert("RGB").save(file)
-    page = visit(browser, server, width=400)
-    page.get_by_text("Image prompt", exact=True).click()
-    page.set_input_files("#c2l-picture input", file)
-    page.wait_for_selector("#c2l-picture img")
-    ask(page, "a red hat")
-    page.wait_for_selector(".c2l-gallery figure img")
-    assert page.locator(".c2l-gallery figure a").first.get_attribute("download") == "000-picture-1-a-red-hat-0.png"
-    assert page.evaluate("document.documentElement.scrollWidth") <= 400
-    assert not any("upload" in url for url in page.asked)
-    page.close()
-
-
-@in_browser
-def test_two_users_at_once_see_their_own(browser, server):
-    pages = [visit(browser, server), visit(browser, server)]
-    for page, prompt in zip(pages, ("a red hat\nfirst", "a dog\nsecond"), strict=True):
-        ask(page, prompt)
-    for page, word in zip(pages, ("first", "second"), strict=True):
-        page.wait_for_selector(".c2l-gallery h4")
-        assert page.locator(".c2l-gallery h4").last.inner_text() == word
-        page.close()
-
-
-@in_browser
-def test_a_refinement_is_watched_and_stopped(browser, server, sources):
-    page = visit(browser, server)
-    page.get_by_label("Model").click()
-    page.get_by_role("option", name=sources[1]).click()
-    page.get_by_role("tab", name="Refine").click()
-    page.get_by_label("number input for Steps").last.fill("300")
-    page.get_by_role("button", name="Refine", exact=True).click()
-    page.wait_for_selector(".c2l-pictures:visible figure")  # of a step on the way
-    page.locator(".c2l-stop:visible").click()
-    page.wait_for_selector(".c2l-all:visible")
-    note = page.locator(".c2l-status:visible").inner_text()
-    steps = int(re.match(r"(\d+) of 300 steps", note)[1])
-    assert 0 < steps < 300 and "stopped" in note
-    page.close()
 
 
 def test_the_command_serves_and_ends_cleanly_when_interrupted(sources, capsys):

@@ -133,6 +133,20 @@ def test_edits_and_mixtures(studio, sources):
     assert len(studio.starts._found) <= 32
 
 
+def test_edits_and_mixtures_are_what_the_command_line_writes(studio, sources, tmp_path):
+    vector = studio.offer.directions[sources[0]]["up"]
+    file = str(save_direction(vector, tmp_path / "up.safetensors"))
+    edited = studio.run(Edit(sources[0], "a red hat", 2, 3, (("up", 1.5),), 0.5))
+    mixed = studio.run(Mix(sources[0], "a red hat", "", "1-", 2, 3))
+    same = ["--checkpoint", sources[0], "--num", "2", "--seed", "3", "--out"]
+    changes = ["--directions", f"{file}=1.5", "--truncation", "0.5"]
+    assert cli.main(["edit", "a red hat", *changes, *same, str(tmp_path / "edit")]) == 0
+    assert cli.main(["mix", "a red hat", "--layers", "1-", *same, str(tmp_path / "mix")]) == 0
+    for outcome, folder in ((edited, "edit"), (mixed, "mix")):
+        written = {path.name: pixels(path.read_bytes()) for path in (tmp_path / folder).glob("00*.png")}
+        assert {shot.name: pixels(shot.png) for shot in outcome.shots if shot.name} == written
+
+
 def test_a_refinement_shows_its_way_and_ends_when_stopped(studio, sources, monkeypatch, tmp_path):
     monkeypatch.setattr(optimising, "PREVIEW_SECONDS", 0.0)
     seen = []

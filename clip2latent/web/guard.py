@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+import math
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from clip2latent.web.limits import UPLOAD_BYTES
@@ -41,9 +42,16 @@ HEADERS = {
 class Guard:
     """An ASGI application around another, which sees only what passes."""
 
-    def __init__(self, app: App, connections: int = CONNECTIONS) -> None:
-        """Takes the application; `connections` requests are served at once, more are told to come again."""
-        self.app, self.most, self.open, self.large = app, connections, 0, 0
+    def __init__(self, app: App, fields: Mapping[str, int], connections: int = CONNECTIONS) -> None:
+        """Takes the application.
+
+        Args:
+            app: any ASGI application.
+            fields: how many values each event takes, by its name and by its number.
+            connections: requests that are served at once; more are told to come again.
+        """
+        self.app, self.fields, self.most = app, fields, connections
+        self.open = self.large = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or gives it on."""
@@ -93,8 +101,13 @@ class Guard:
         if body and not header(scope, b"content-type").startswith(b"application/json"):
             await refuse(send, 415, "expected a request in JSON, with content-type application/json")
             return
-        if not is_plain(body):
+        record = read_plain(body)
+        if record is None:
             await refuse(send, 400, "expected a request in JSON whose data are texts, numbers and lists of them")
+            return
+        event = asked_event(scope["path"], record)
+        if event is not None and self.fields.get(event) != len(record.get("data") or []):
+            await refuse(send, 400, f"expected a known event and its {self.fields.get(event, 0)} values")
             return
         given = False
 
@@ -115,19 +128,40 @@ def is_open(path: str) -> bool:
     return path in OPEN or path.removeprefix(API).rstrip("/") in OPEN_API or path.startswith(OPEN_BELOW)
 
 
-def is_plain(body: bytes) -> bool:
-    """Tells whether a body is empty, or JSON whose data hold no mappings: gradio takes some for files to fetch."""
+def read_plain(body: bytes) -> dict[str, Any] | None:
+    """Returns what a body in JSON says, {} for an empty one; None where it says more than a page does.
+
+    Its data may be texts, finite numbers and lists of them: gradio takes some mappings for files to fetch. Everything
+    else is a number or a short text.
+    """
     if not body:
-        return True
+        return {}
     try:
-        record = json.loads(body)
+        record = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError):
-        return False
-    data = record.get("data", []) if isinstance(record, dict) else None
+        return None
+    data = (record.get("data") or []) if isinstance(record, dict) else None
     if not isinstance(data, list) or len(data) > 64:
-        return False
+        return None
     flat = [part for item in data for part in (item if isinstance(item, list) else [item])]
-    return len(flat) <= 256 and not any(isinstance(part, (dict, list)) for part in flat)
+    rest = [value for name, value in record.items() if name != "data"]
+    short = all(not isinstance(value, str) or len(value) <= 200 for value in rest)
+    return record if len(flat) <= 256 and short and all(map(_is_plain, [*flat, *rest])) else None
+
+
+def asked_event(path: str, record: Mapping[str, Any]) -> str | None:
+    """Returns the name or the number of the event that a request asks for; None where it asks for none."""
+    if path.startswith(f"{API}call/"):
+        return path.removeprefix(f"{API}call/").rstrip("/")
+    return str(record.get("fn_index")) if path.rstrip("/") == f"{API}queue/join" else None
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (int, float)):
+        return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)
+    if isinstance(value, str):
+        return not any("\ud800" <= letter <= "\udfff" for letter in value) if not value.isascii() else True
+    return value is None
 
 
 def header(scope: Scope, name: bytes) -> bytes:

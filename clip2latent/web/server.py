@@ -70,6 +70,8 @@ def start(offer: Offer, host: str = "127.0.0.1", port: int = 7860, waiting: int 
     worker = Worker(Studio(offer).run, waiting)
     try:
         page = build_page(Desk(worker), offer, waiting)
+        fields = {str(number): len(event.inputs) for number, event in page.fns.items()}
+        fields |= {str(event.api_name): len(event.inputs) for event in page.fns.values() if event.api_name}
         theme = gr.themes.Base(primary_hue="indigo", neutral_hue="slate", font=FONTS, font_mono=["monospace"])
         page.launch(
             server_name=host,
@@ -92,7 +94,7 @@ def start(offer: Offer, host: str = "127.0.0.1", port: int = 7860, waiting: int 
             blocked_paths=["/"],
             theme=theme,
             css=CSS,
-            app_kwargs={"middleware": [Middleware(Guard)], "docs_url": None, "redoc_url": None},
+            app_kwargs={"middleware": [Middleware(Guard, fields=fields)], "docs_url": None, "redoc_url": None},
         )
     except BaseException:
         worker.close()
