@@ -24,6 +24,7 @@ def refine(
     views: int = 16,
     towards: str | None = None,
     weights: str = "shared",
+    lead: float | None = 0.7,
     lr: float = 0.2,
     decay: str = "cosine",
     space: str | None = None,
@@ -55,6 +56,8 @@ def refine(
         views: Augmented views that an image is judged by at each step; more are slower and steadier.
         towards: The prompt to refine towards, for results of other prompts or of none (default: their own).
         weights: shared, one for each candidate in the mixture, or each, one for each of their numbers.
+        lead: The weight that an image's best candidate has in its mixture at first; null for one like the others', as
+            FuseDream.
         lr: How far a step goes at first, in standard deviations of the latents.
         decay: cosine, which lets the steps become ever smaller up to the last; or constant, as FuseDream does with a
             thousand steps of 0.005.
@@ -83,7 +86,15 @@ def refine(
     from clip2latent.refinement import RECOMMENDED, Plan, make_task
     from clip2latent.starts import Drawing, checkpoint_of, described, read_sources
 
-    how = {"weights": weights, "noise": noise, "pull": pull, "patience": patience, "seed": seed, "chunk": chunk}
+    how = {
+        "weights": weights,
+        "lead": lead,
+        "noise": noise,
+        "pull": pull,
+        "patience": patience,
+        "seed": seed,
+        "chunk": chunk,
+    }
     refining = replace(RECOMMENDED, steps=STEPS if steps is None else steps, lr=lr, decay=decay, **how)
     plan = Plan(num, basis, views, space, pull_to, refining)
     kept = num * basis if candidates is None else min(num * basis, candidates)

@@ -72,10 +72,8 @@ def markdown(record: Mapping[str, Any]) -> str:
         lines.append(f"| {row['name']} | {row['images']} | {row['seconds_per_prompt']:.1f} | {' | '.join(cells)} |")
     lines += ["", *_verdict(rows, world.start), ""]
     falls = ", falling along a cosine to 0 over a row's steps" if used["decay"] == "cosine" else ""
-    lines += [
-        f"Learning rate {used['lr']:g} standard deviations of the latents a step{falls}. FuseDream's, {PAPER:g}, and"
-    ]
-    lines += [f"plain CLIP's, {PLAIN:g}, stay as they are.", ""]
+    lines += [f"Learning rate {used['lr']:g} standard deviations of the latents a step{falls}."]
+    lines += [f"FuseDream's, {PAPER:g}, and plain CLIP's, {PLAIN:g}, stay as they are.", ""]
     if used["world"] == "avatars":
         lines += ["Rate, decay and the lead of one candidate in the mixture were chosen on prompts of"]
         lines += ["configs/prompts/demo-validation.jsonl, none of which is in this table. Label-guided search needs a"]
@@ -98,7 +96,7 @@ def _verdict(rows: Sequence[Mapping[str, Any]], start: str) -> list[str]:
     share = first["seconds_per_prompt"] / goal["seconds_per_prompt"]
     return [
         f"{start} with {first['steps']} steps passes the AugCLIP of FuseDream's {goal['steps']} steps"
-        f" in {100 * share:.0f} % of its time."
+        f" in {100 * share:.2g} % of its time."
     ]
 
 

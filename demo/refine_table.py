@@ -109,7 +109,7 @@ def write_report(
     latents = torch.stack([found.latents for _, found in last], dim=1)[:8]
     images = setting.pipeline.draw(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
     sheet = grid(images, setting.prompts[:8], headings=[name for name, _ in last])
-    sheet.save(out.with_name(f"{out.name}.png"))
+    sheet.quantize(256).save(out.with_name(f"{out.name}.png"), optimize=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
