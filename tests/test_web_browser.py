@@ -118,3 +118,31 @@ def test_a_refinement_is_watched_and_stopped(browser, server, sources):
     steps = int(re.match(r"(\d+) of 300 steps", note)[1])
     assert 0 < steps < 300 and "stopped" in note
     page.close()
+
+
+def test_leaving_the_page_stops_its_request(browser, server, sources):
+    page = visit(browser, server)
+    page.get_by_label("Model").click()
+    page.get_by_role("option", name=sources[1]).click()
+    page.get_by_role("tab", name="Refine").click()
+    page.get_by_label("number input for Steps").last.fill("300")
+    page.get_by_role("button", name="Refine", exact=True).click()
+    page.wait_for_selector(".c2l-pictures:visible figure")
+    job = server.worker._running
+    page.close()
+    assert "stopped" in job.result(60).note
+
+
+def test_a_slider_that_is_let_go_changes_the_picture(browser, server):
+    page = visit(browser, server)
+    page.get_by_role("tab", name="Edit").click()
+    page.get_by_role("button", name="Options").locator("visible=true").click()
+    slider = page.get_by_label("range slider for Truncation").locator("visible=true")
+    box = slider.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 3, box["y"] + box["height"] / 2, steps=3)
+    page.mouse.up()
+    page.wait_for_selector(".c2l-pictures:visible figure")
+    assert re.search(r"truncation=0", page.locator(".c2l-status:visible").inner_text())
+    page.close()
