@@ -139,6 +139,7 @@ DOCUMENTS = (
     "docs/search-and-refine.md",
     "docs/fusedream.md",
     "docs/evaluation.md",
+    "docs/papers-tables.md",
     "docs/generators.md",
     "docs/embedders.md",
     "docs/hub.md",
