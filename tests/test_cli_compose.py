@@ -18,6 +18,10 @@ def load_tiny(source: str) -> TinyGenerator:
     return TinyGenerator(seed=len(source))
 
 
+def load_another(source: str) -> TinyGenerator:
+    return TinyGenerator(seed=99)
+
+
 @pytest.fixture(autouse=True)
 def tiny_models(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -99,6 +103,36 @@ def test_an_interruption_writes_the_best_so_far(tmp_path, capsys, monkeypatch):
     assert records[0]["candidates"] == records[1]["candidates"] and not records[0]["options"]["interrupted"]
     assert (tmp_path / "cut" / "step-00020.png").is_file() and not list((tmp_path / "cut").glob("composing.*"))
     assert run("--resume=cut") == 2 and "no composition to go on with" in capsys.readouterr().err
+
+
+def test_a_killed_composition_goes_on_from_what_was_saved_and_with_its_own_models_only(tmp_path, capsys, monkeypatch):
+    from clip2latent import cli_compose_run, compose
+
+    calls, advance = iter(range(100)), compose._Search.advance
+
+    def killed(self, *state):
+        if next(calls) == 3:
+            raise RuntimeError("killed")
+        return advance(self, *state)
+
+    words = ["a hat", *SHORT, "--locations=[left,right]", "--chunk=2"]
+    with monkeypatch.context() as patched:
+        patched.setattr(compose._Search, "advance", killed)
+        patched.setattr(cli_compose_run, "SAVE_EVERY", -1)
+        with pytest.raises(RuntimeError, match="killed"):
+            run(*words, "--out", "cut")
+    assert not (tmp_path / "cut" / "results.json").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(generators, "load_generator", load_another)
+        assert run("--resume=cut") == 2 and "began with another" in capsys.readouterr().err
+    record = json.loads((tmp_path / "cut" / "composing.json").read_text())
+    assert run("--resume=cut") == 0 and run(*words, "--out", "whole") == 0
+    ended, whole = (read_saved(f"{out}/foreground.safetensors").latents for out in ("cut", "whole"))
+    assert ended.equal(whole)
+    (tmp_path / "cut" / "composing.json").write_text(json.dumps({**record, "placements": [[2, "left"]]}))
+    assert run("--resume=cut") == 2 and "no composition to go on with" in capsys.readouterr().err
+    (tmp_path / "cut" / "composing.safetensors").write_text("damaged")
+    assert run("--resume=cut") == 2 and "cannot be read" in capsys.readouterr().err
 
 
 ERRORS = {

@@ -8,6 +8,7 @@ from tiny_models import TinyGenerator
 
 from clip2latent.compose import compose
 from clip2latent.composition import Composing, Part, draw_candidates, fuse
+from clip2latent.composition_state import State
 from clip2latent.paste import LOCATIONS, Placement
 
 PLACES = [Placement(scale, place) for scale in (0.25, 0.5) for place in LOCATIONS]
@@ -42,7 +43,7 @@ def part(seed, members=3, generator=None):
 
 def composed(places=PLACES, objective=missing, parts=None, **options):
     options = {"steps": 64, "lr": 0.05, "tolerance": 0.0005, "check": 4} | options
-    more = {name: options.pop(name) for name in ("held_out", "progress", "rng") if name in options}
+    more = {name: options.pop(name) for name in ("held_out", "progress", "rng", "state") if name in options}
     return compose(*(parts or (part(0), part(1))), objective, contrast, places, Composing(**options), **more)
 
 
@@ -140,6 +141,41 @@ def test_an_interruption_keeps_the_best_so_far():
     assert made.interrupted and len(made.candidates) == len(PLACES) and made.candidates[0].best.primary > 0
     start = composed(steps=0)
     assert made.candidates[0].best.primary <= min(each.best.primary for each in start.candidates)
+
+
+def test_a_search_that_goes_on_ends_as_one_that_was_never_stopped():
+    states = []
+
+    def noisy(rng):
+        return lambda images: missing(images) + 0.1 * (images * torch.randn(8, generator=rng)).mean((1, 2, 3))
+
+    def go(**more):
+        rng = torch.Generator()
+        return composed(PLACES[:5], noisy(rng), held_out=missing, rng=rng, steps=16, chunk=2, **more)
+
+    whole = go(progress=lambda report: states.append(report.state))
+    for state in states[::7]:
+        made = go(state=State.from_tensors(state.to_tensors()))
+        for one, other in zip(made.candidates, whole.candidates, strict=True):
+            assert one.placement == other.placement and one.steps == other.steps
+            assert one.best.foreground.equal(other.best.foreground) and one.best[:3] == other.best[:3]
+
+
+def test_states_that_are_damaged_or_of_another_search_are_refused():
+    state = composed(PLACES[:2], steps=2).state
+    with pytest.raises(ValueError, match="of 2 sizes and places, expected 3"):
+        composed(PLACES[:3], steps=2, state=state)
+    tensors = state.to_tensors()
+    for change in (
+        {"rows": torch.tensor([2])},
+        {"best.step": torch.zeros(1)},
+        {"best.primary": torch.tensor([torch.nan] * 2)},
+    ):
+        with pytest.raises(ValueError, match="belong together"):
+            State.from_tensors(tensors | change)
+    del tensors["moments.square"]
+    with pytest.raises(ValueError, match=r"lacks moments\.square"):
+        State.from_tensors(tensors)
 
 
 def test_progress_counts_up_to_its_total():

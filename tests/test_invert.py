@@ -7,6 +7,7 @@ from tiny_models import TinyEmbedder, TinyGenerator
 from clip2latent.invert import Inverting, Likeness, compare_by, fit_picture, invert, nearest
 from clip2latent.perceptual import crop_distance
 from clip2latent.refine import Refining
+from clip2latent.refine_state import NOT_A_NUMBER, RUNNING
 
 GENERATOR, EMBEDDER = TinyGenerator(), TinyEmbedder()
 COMPARISON = compare_by(EMBEDDER, crop_distance(EMBEDDER))
@@ -61,6 +62,25 @@ def test_pictures_are_seen_once_however_many_steps_there_are():
     pictures, embedder = GENERATOR.synthesize(latents(3)), Counting()
     invert(GENERATOR, compare_by(embedder, crop_distance(EMBEDDER)), pictures, latents(3, 1), quick(12))
     assert embedder.seen == 1
+
+
+def test_a_loss_that_is_no_number_ends_its_picture_with_the_best_so_far():
+    pictures, calls = GENERATOR.synthesize(latents(2)), []
+
+    def breaking(pictures):
+        compared = COMPARISON(pictures)
+
+        def likeness(images):
+            calls.append(len(images))
+            found = compared(images)
+            broken = torch.tensor([1.0, torch.nan if images.requires_grad and len(calls) > 15 else 1.0])
+            return found._replace(pixels=found.pixels * broken)
+
+        return likeness
+
+    made = invert(GENERATOR, breaking, pictures, latents(2, 1), quick(40))
+    assert made.stopped.tolist() == [RUNNING, NOT_A_NUMBER] and made.found[0] > 30 and 0 < made.found[1] < 20
+    assert made.images.isfinite().all() and made.after.pixels[1] < made.before.pixels[1]
 
 
 def test_a_picture_does_not_know_of_the_others():

@@ -1,12 +1,16 @@
 """The table of refinements: its verdict, its rows, and runs that go on where they ended."""
 
 import pytest
+from test_bank import Classy
 from tiny_checkpoint import write_tiny_checkpoint
+from tiny_models import TinyEmbedder
 
+from clip2latent.priorless import Priorless, sampled_space
 from clip2latent.refine import Refining
 from clip2latent.text2image import TextToImage
 from demo import refine_table, refine_ways
 from demo.refine_report import markdown
+from demo.refine_worlds import objects
 
 NUMBERS = {"clip": 0.5, "clip_stderr": 0.01, "judge": 0.9, "judge_stderr": None, "augclip_stderr": 0.02}
 
@@ -83,6 +87,20 @@ def test_what_is_not_done_is_not_done_for_a_report(setting):
     assert refine_ways.optimised(asked, "way", basis, refining, (25, 50)) == []
     refine_ways.optimised(setting, "way", basis, refining, (25,))
     assert [found.steps for found in refine_ways.optimised(asked, "way", basis, refining, (25, 50))] == [25]
+
+
+def test_ways_without_a_prior_are_searches_and_what_starts_from_them(tmp_path):
+    class Five(Classy):
+        class_names = ("hat", "dog", "night", "boat", "fish")
+
+    generator, embedder, texts = Five(), TinyEmbedder(), ["a hat", "a boat at night"]
+    models = Priorless(generator, embedder, sampled_space(generator), "cpu", {})
+    setting = refine_ways.Setting(models, texts, embedder.embed_text(texts), 2, 0, tmp_path)
+    rows = [row for found in objects(setting, 0.1, "cosine", True) for row in found]
+    assert [key for key, *_ in rows] == [*["labels"] * 2, "refined", "guided", "direct", "same", "fusedream", "random"]
+    assert [found.images for *_, found in rows] == [16, 16, 41, 41, 41, 57, 57, 57]
+    assert all(found.latents.shape == (2, 3, 4) and found.seconds > 0 for *_, found in rows)
+    assert len({tuple(found.latents.flatten().tolist()) for *_, found in rows}) > 5
 
 
 def test_a_work_folder_of_other_settings_is_refused(tmp_path, capsys):
