@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import signal
 import statistics
@@ -38,7 +39,9 @@ def main() -> None:
         load(url, server.pid, given.warmup, given)
         before = resident(server.pid)
         print(f"warm-up: {given.warmup} requests, {before:.0f} MiB")
+        used = processor(server.pid)
         load(url, server.pid, given.requests, given, report=True)
+        print(f"processor time of the server: {(processor(server.pid) - used) / given.requests:.3f} s a request")
         after = resident(server.pid)
         print(f"memory: {before:.0f} MiB after the warm-up, {after:.0f} MiB at the end, {after - before:+.1f} MiB")
     finally:
@@ -102,6 +105,12 @@ def resident(pid: int) -> float:
     """Returns the resident memory of a process in MiB."""
     line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) / 1024
+
+
+def processor(pid: int) -> float:
+    """Returns the processor time of a process in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
