@@ -48,6 +48,14 @@ class Picked(NamedTuple):
     candidates: Tensor
 
 
+class Interrupted(KeyboardInterrupt):
+    """A user's interruption of a search, with the best until then; fewer than asked for where there were fewer."""
+
+    def __init__(self, found: Picked) -> None:
+        super().__init__()
+        self.found = found
+
+
 def bank_folder() -> Path:
     """Returns the folder that banks are kept in unless another is named."""
     return cache_folder() / "banks"
@@ -218,19 +226,27 @@ class Bank:
             keep: latents for each target, at most `num`.
             progress: as for `blocks`.
             leading: told after each block the best scores [P] so far.
+
+        Raises:
+            Interrupted: for a KeyboardInterrupt after the first block, with the best of the blocks so far.
         """
         if not 1 <= keep <= num:
             raise ValueError(f"keep={keep}: expected 1 to {num}, the candidates there are")
         best: Picked | None = None
         start = 0
-        for latents, embeddings in self.blocks(num, progress):
-            scores = cosines(targets, embeddings)  # [P, b]
-            rows = torch.arange(start, start + len(latents)).expand_as(scores)
-            start += len(latents)
-            order = scores.sort(dim=1, descending=True, stable=True).indices[:, :keep]
-            found = Picked(latents[order], scores.gather(1, order), rows.gather(1, order))
-            best = found if best is None else _merged(best, found, keep)
-            leading(best.scores[:, 0])
+        try:
+            for latents, embeddings in self.blocks(num, progress):
+                scores = cosines(targets, embeddings)  # [P, b]
+                rows = torch.arange(start, start + len(latents)).expand_as(scores)
+                start += len(latents)
+                order = scores.sort(dim=1, descending=True, stable=True).indices[:, :keep]
+                found = Picked(latents[order], scores.gather(1, order), rows.gather(1, order))
+                best = found if best is None else _merged(best, found, keep)
+                leading(best.scores[:, 0])
+        except KeyboardInterrupt as interrupt:
+            if best is None:
+                raise
+            raise Interrupted(best) from interrupt
         return best
 
     def _name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import Any
 
@@ -28,6 +29,8 @@ def search(
     chunk: int = 64,
 ) -> None:
     """Draws many images of the classes nearest to each prompt and keeps the best; needs no prior and no training.
+
+    Ctrl-C writes the best of what was drawn.
 
     Args:
         prompts: As for generate.
@@ -57,6 +60,7 @@ def search(
     for name, value in (("labels", labels), ("views", views)):
         if value is not None and value < 0:
             raise ValueError(f"{name}={value}: expected 0 or more")
+    from clip2latent.bank import Interrupted
     from clip2latent.conditions import embed_targets
     from clip2latent.initial import Picking, from_labels, from_random, rechecked
     from clip2latent.objectives import augclip_objective
@@ -82,11 +86,15 @@ def search(
         initial = rechecked(initial, augclip, banks, num, progress_bar)
     started = time.monotonic()
     targets = embed_targets(banks.embedder, mixtures, banks.device)
-    found = initial(texts, targets)
+    interrupted = False
+    try:
+        found = initial(texts, targets)
+    except Interrupted as stopped:
+        found, interrupted = type(stopped.found)(*(part[:, :num] for part in stopped.found)), True
     images = banks.draw(found.latents.flatten(0, 1)).unflatten(0, found.scores.shape)
     seconds = time.monotonic() - started
     options = {"command": "search", "generator": generator, "embedder": embedder, "num": num, "candidates": candidates}
-    options |= {"labels": labels, "views": views, "seed": seed}
+    options |= {"labels": labels, "views": views, "seed": seed, "interrupted": interrupted}
     if labels:
         from clip2latent.label_search import label_embeddings, nearest_classes
 
@@ -97,6 +105,10 @@ def search(
             print(f"{text}: searched {', '.join(own[:5])}{' and others' if len(own) > 5 else ''}")
     samples = Samples(texts, found.latents, images, found.scores, found.candidates)
     save_samples(samples, folder, options, {name: spec.to_dict() for name, spec in models.items()})
-    print(f"the best {num} of {candidates} for each of {len(texts)} prompts, in {seconds:.1f} s, are in")
-    print(f"{folder / 'grid.png'}, with their {'AugCLIP' if views else 'CLIP'} scores")
+    kept, by = found.scores.shape[1], "AugCLIP" if views and not interrupted else "CLIP"
+    print(f"the best {kept} of {candidates} for each of {len(texts)} prompts, in {seconds:.1f} s, are in")
+    print(f"{folder / 'grid.png'}, with their {by} scores")
     print(f"{folder}{os.sep}*.png, results.json, latents.safetensors")
+    if interrupted:
+        print("interrupted: the best of what was drawn was written", file=sys.stderr)
+        raise SystemExit(130)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from clip2latent.bank import Banks, Picked
+from clip2latent.bank import Banks, Interrupted, Picked
 from clip2latent.interfaces import Objective
 from clip2latent.label_search import (
+    Stopped,
     check_classes,
     label_embeddings,
     lay_out,
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
     from clip2latent.text2image import TextToImage
 
 Initial = Callable[[Sequence[str], Tensor], Picked]
-"""P prompts and what their images should be near, targets [P, E] -> the M best latents of each prompt."""
+"""P prompts and what their images should be near, targets [P, E] -> the M best latents of each prompt.
+
+A search that the user interrupts raises `bank.Interrupted`, which holds the best so far.
+"""
 
 Bar = Callable[[str, int], AbstractContextManager[Any]]
 """(name, total) -> a context whose value has update(done) and set_postfix_str(text), such as tqdm's."""
@@ -102,7 +106,13 @@ def from_labels(banks: Banks, picking: Picking, k: int = 10, bar: Bar = no_bar) 
         nearest = nearest_classes(targets, label_embeddings(names, banks.embedder), k)
         plan = lay_out(nearest, picking.candidates, picking.seed)
         with bar("searching", sum(rows_of([plan]).values())) as progress:
-            (scores,) = score_candidates([plan], targets, banks, progress.update, tell_best(progress))
+            try:
+                (scores,) = score_candidates([plan], targets, banks, progress.update, tell_best(progress))
+            except Stopped as stopped:
+                (scores,), seen = stopped.tables, int((stopped.tables[0] > -1).sum(dim=1).min())
+                if not seen:
+                    raise
+                raise Interrupted(pick_candidates(scores, plan, banks, min(seen, picking.keep))) from stopped
         return pick_candidates(scores, plan, banks, picking.keep)
 
     return initial

@@ -52,6 +52,14 @@ class Candidates:
         return torch.stack([latent(*place) for place in zip(classes, rows, strict=True)]).unflatten(0, which.shape)
 
 
+class Stopped(KeyboardInterrupt):
+    """A user's interruption, with the scores [P, num] of each plan so far; -1 for what was not seen."""
+
+    def __init__(self, tables: list[Tensor]) -> None:
+        super().__init__()
+        self.tables = tables
+
+
 def label_embeddings(names: Sequence[str], embedder: Embedder, template: str = LABEL) -> Tensor:
     """Embeds class names as texts, [C, E], unit norm; underscores become spaces.
 
@@ -134,14 +142,20 @@ def score_candidates(
         banks: the models.
         progress: called with the number of images done since the last call, of the sum of `rows_of(plans)`.
         leading: told after each class the best scores [P] so far, of all plans; -1 for a prompt without any.
+
+    Raises:
+        Stopped: for a KeyboardInterrupt, with the scores so far.
     """
     tables = [torch.full(plan.classes.shape, -1.0) for plan in plans]
-    for index, embeddings in _pools(plans, banks, progress):
-        scores = cosines(targets, embeddings)  # [P, n]
-        for plan, table in zip(plans, tables, strict=True):
-            prompts, columns = (plan.classes == index).nonzero(as_tuple=True)
-            table[prompts, columns] = scores[prompts, plan.rows[prompts, columns]]
-        leading(torch.stack([table.amax(dim=1) for table in tables]).amax(dim=0))
+    try:
+        for index, embeddings in _pools(plans, banks, progress):
+            scores = cosines(targets, embeddings)  # [P, n]
+            for plan, table in zip(plans, tables, strict=True):
+                prompts, columns = (plan.classes == index).nonzero(as_tuple=True)
+                table[prompts, columns] = scores[prompts, plan.rows[prompts, columns]]
+            leading(torch.stack([table.amax(dim=1) for table in tables]).amax(dim=0))
+    except KeyboardInterrupt as interrupt:
+        raise Stopped(tables) from interrupt
     return tables
 
 

@@ -8,6 +8,7 @@ import safetensors.torch
 from PIL import Image
 
 from clip2latent import cli
+from clip2latent.bank import Bank, Banks
 from clip2latent.prompts import read_prompts
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,30 @@ def test_search_writes_what_generate_does(tmp_path, capsys):
     assert cli.main(words) == 2  # never overwrites
     assert cli.main([*words[:-3], "--out=again", *SMALL]) == 0  # from the bank
     assert safetensors.torch.load_file("again/latents.safetensors")["latents"].equal(tensors["latents"])
+
+
+@pytest.mark.parametrize("labels", [0, 3])
+def test_ctrl_c_writes_the_best_of_what_was_drawn(labels, tmp_path, monkeypatch, capsys):
+    read, reads = Bank.read, []
+    monkeypatch.setattr(Banks.of, "__defaults__", (0, None, 2))
+
+    def interrupted(self, *arguments):
+        reads.append(arguments)
+        if len(reads) > 2:
+            raise KeyboardInterrupt
+        return read(self, *arguments)
+
+    monkeypatch.setattr(Bank, "read", interrupted)
+    words = ["search", "a red fish", "--num=3", f"--labels={labels}", "--candidates=12", "--bank=off", "--out=out"]
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert end.value.code == 130 and "interrupted: the best of what was drawn" in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert record["options"]["interrupted"] and 1 <= len(record["images"]) <= 3
+    scores = [image["score"] for image in record["images"]]
+    assert scores == sorted(scores, reverse=True) and scores[-1] > -1
+    reads[:] = [None] * 9
+    assert cli.main([*words[:-1], "--out=none"]) == 130 and not (tmp_path / "none").exists()  # nothing was drawn
 
 
 def test_search_of_a_generator_without_classes_is_of_all_its_latents_and_may_recheck(tmp_path):
