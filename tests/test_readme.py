@@ -140,6 +140,7 @@ DOCUMENTS = (
     "docs/fusedream.md",
     "docs/evaluation.md",
     "docs/papers-tables.md",
+    "docs/web.md",
     "docs/generators.md",
     "docs/embedders.md",
     "docs/hub.md",
