@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -95,8 +96,9 @@ def provenance() -> dict[str, Any]:
     return {"versions": versions, "commit": _commit()}
 
 
+@functools.cache
 def _commit() -> str | None:
-    """The commit of the checkout this package is tracked in, with "+changes" where files differ; None elsewhere."""
+    """The commit of the checkout this package is tracked in, "+changes" where files differed when asked first; or None."""
     package = Path(__file__).parent
 
     def git(*arguments: str) -> str:
