@@ -98,7 +98,7 @@ def provenance() -> dict[str, Any]:
 
 @functools.cache
 def _commit() -> str | None:
-    """The commit of the checkout this package is tracked in, "+changes" where files differed when asked first; or None."""
+    """The commit of the checkout this package is tracked in, "+changes" if files differed when first asked; else None."""
     package = Path(__file__).parent
 
     def git(*arguments: str) -> str:
