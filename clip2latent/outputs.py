@@ -98,7 +98,7 @@ def provenance() -> dict[str, Any]:
 
 @functools.cache
 def _commit() -> str | None:
-    """The commit of the checkout this package is tracked in, "+changes" if files differed when first asked; else None."""
+    """The commit of the checkout that tracks this package, "+changes" if files differed when first asked, or None."""
     package = Path(__file__).parent
 
     def git(*arguments: str) -> str:
