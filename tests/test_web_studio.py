@@ -4,6 +4,8 @@ import importlib.util
 import io
 import json
 import re
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -213,3 +215,15 @@ def test_wrong_options_of_the_command_are_one_line(flags, capsys):
     assert cli.main(["web", *flags]) == 2
     error = capsys.readouterr().err.strip()
     assert "\n" not in error and flags[0].strip("-") in error and "expected" in error
+
+
+def test_help_loads_neither_torch_nor_gradio():
+    script = (
+        "import sys; from clip2latent.cli import main\n"
+        "try: main(['web', '--help'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert not {'torch', 'gradio', 'numpy', 'PIL', 'starlette'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "--checkpoint" in done.stdout and "--port" in done.stdout

@@ -65,6 +65,7 @@ def start(offer: Offer, host: str = "127.0.0.1", port: int = 7860, waiting: int 
     from clip2latent.web.page import build_page
     from clip2latent.web.style import CSS
 
+    shown = f"[{host}]" if ":" in host else host
     port = port or _free_port(host)
     _check_port(host, port)
     worker = Worker(Studio(offer).run, waiting)
@@ -74,7 +75,7 @@ def start(offer: Offer, host: str = "127.0.0.1", port: int = 7860, waiting: int 
         fields |= {str(event.api_name): len(event.inputs) for event in page.fns.values() if event.api_name}
         theme = gr.themes.Base(primary_hue="indigo", neutral_hue="slate", font=FONTS, font_mono=["monospace"])
         page.launch(
-            server_name=host,
+            server_name=shown,
             server_port=port,
             share=False,
             inbrowser=False,
@@ -99,7 +100,6 @@ def start(offer: Offer, host: str = "127.0.0.1", port: int = 7860, waiting: int 
     except BaseException:
         worker.close()
         raise
-    shown = f"[{host}]" if ":" in host else host
     return Server(f"http://{shown}:{port}", worker, page)
 
 

@@ -18,8 +18,8 @@ footer { display: none !important; }
 @media (max-width: 640px) {
   .c2l-header { flex-wrap: wrap !important; }
   .c2l-header > .block { flex: 1 0 100% !important; }
-  .gradio-container .main { padding: .75rem 1rem !important; }
-  .gradio-container button[role=tab] { padding: 0 .5rem !important; font-size: .95rem; }
+  .main { padding: .75rem 1rem !important; }
+  .tab-container button { padding: 0 .5rem !important; font-size: .95rem; }
 }
 .c2l-examples button {
   flex: 0 1 auto !important; min-width: 0 !important; width: auto !important; font-weight: 400 !important;
