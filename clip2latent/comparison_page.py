@@ -78,10 +78,10 @@ def scored_cells(record: Record) -> dict[str, str]:
 
 
 def _inception(found: Mapping[str, Record]) -> str:
-    """The score by a classifier's classes; of a judge of several attributes the mean of theirs."""
+    """The score by the classes; of a judge that knows no classes the mean of those of its attributes."""
     if not found:
         return "-"
-    each = found.values()
+    each = [found["class"]] if "class" in found else list(found.values())
     return _deviating({name: sum(one[name] for one in each) / len(each) for name in ("mean", "deviation", "parts")})
 
 

@@ -58,7 +58,7 @@ def table_page(record: Record) -> Page:
             f" {reference['features']} features of {record['models']['features']['source']}."
             " They depend on the number of images: compare rows of one table."
         )
-    if any(len(row["inception_score"]) > 1 for row in ways):
+    if any(len(row["inception_score"]) > 1 and "class" not in row["inception_score"] for row in ways):
         lead.append("The inception score is the mean of those of the judge's classifications.")
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return Page("Ways to an image", [*lead, f"Commit {record['commit'] or 'unknown'}; {versions}."], tables)

@@ -198,6 +198,11 @@ def test_the_inception_score_of_a_judge_is_the_mean_of_its_classifications():
         [["way a", "3.000 ± 0.500"]],
     ]
     assert any("mean of those" in line for line in page.lead)
+    row["inception_score"] = {"class": score, "x": score | {"mean": 4.0}}
+    page = page_of(record | {"commit": None})
+    assert page.tables[1].rows == [["way a", "2.000 ± 0.500"]] and not any(
+        "mean of those" in line for line in page.lead
+    )
     row["inception_score"] = {"x": score | {"parts": 1}}
     assert page_of(record | {"commit": None}).tables[1].rows == [
         ["way a", "2.000"]
