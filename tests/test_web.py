@@ -72,7 +72,7 @@ def test_no_prompt_that_passes_can_open_a_file(monkeypatch):
     monkeypatch.setattr(mixtures, "Path", Trap)
     pieces = ["a cat", ".png", ".PNG", ".jpg", "::", "::1", "|", " ", "/etc/passwd", ".gif", "\u0130", ".", ":", "5"]
     rng, passed = random.Random(0), 0
-    for _ in range(20000):
+    for _ in range(8000):
         prompt = "".join(rng.choice(pieces) for _ in range(rng.randint(1, 7)))
         try:
             prompt = text("prompt", prompt)
@@ -84,7 +84,7 @@ def test_no_prompt_that_passes_can_open_a_file(monkeypatch):
             continue
         passed += 1
         assert not any(part.is_picture for mixture in read for part in mixture.parts)
-    assert passed > 1000
+    assert passed > 500
     with pytest.raises(AssertionError, match="reaches the disk"):
         mixtures.read_mixtures(["a.png"])
 

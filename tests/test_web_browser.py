@@ -9,6 +9,7 @@ from PIL import Image
 from web_checkpoints import write_checkpoints
 
 from clip2latent.images import read_recipe
+from clip2latent.web import optimising
 from clip2latent.web.server import start
 from clip2latent.web.studio import make_offer
 
@@ -104,7 +105,8 @@ def test_two_users_at_once_see_their_own(browser, server):
         page.close()
 
 
-def test_a_refinement_is_watched_and_stopped(browser, server, sources):
+def test_a_refinement_is_watched_and_stopped_also_by_leaving(browser, server, sources, monkeypatch):
+    monkeypatch.setattr(optimising, "PREVIEW_SECONDS", 0.2)
     page = visit(browser, server)
     page.get_by_label("Model").click()
     page.get_by_role("option", name=sources[1]).click()
@@ -117,17 +119,8 @@ def test_a_refinement_is_watched_and_stopped(browser, server, sources):
     note = page.locator(".c2l-status:visible").inner_text()
     steps = int(re.match(r"(\d+) of 300 steps", note)[1])
     assert 0 < steps < 300 and "stopped" in note
-    page.close()
-
-
-def test_leaving_the_page_stops_its_request(browser, server, sources):
-    page = visit(browser, server)
-    page.get_by_label("Model").click()
-    page.get_by_role("option", name=sources[1]).click()
-    page.get_by_role("tab", name="Refine").click()
-    page.get_by_label("number input for Steps").last.fill("300")
     page.get_by_role("button", name="Refine", exact=True).click()
-    page.wait_for_selector(".c2l-pictures:visible figure")
+    page.get_by_text(re.compile(r"refining \d+ of 300")).wait_for()
     job = server.worker._running
     page.close()
     assert "stopped" in job.result(60).note
