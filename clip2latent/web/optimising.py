@@ -97,7 +97,7 @@ def compose(behind: Behind, request: Compose, watch: Watch) -> Outcome:
     device, clip = banks.device, banks.embedder
     texts = {name: getattr(request, name) or request.prompt for name in ("foreground", "background")}
     placements = [Placement(request.scale, place) for place in request.locations]
-    how = Composing(request.steps, COMPOSE_LR, seed=request.seed)
+    how = Composing(request.steps, COMPOSE_LR, seed=request.seed, edges="seamless")
     drawn = banks.generator.sample_latents(256, torch.Generator().manual_seed(request.seed))
     unit = drawn.std(dim=0).clamp_min(1e-3).to(device)
     watch.tell(Progress("searching where to begin", 0, 0))
@@ -113,7 +113,7 @@ def compose(behind: Behind, request: Compose, watch: Watch) -> Outcome:
     total = total_steps(SEARCHES[how.search](len(placements), how.steps))
 
     def look(report: Any) -> tuple[Shot, ...]:
-        picture = to_pil(draw_candidates(*parts, [report.best]).images)[0]
+        picture = to_pil(draw_candidates(*parts, [report.best], how.edges).images)[0]
         return (Shot(encode(picture), report.best.placement.location, 1 - report.best.best.primary),)
 
     told = _teller(watch, "composing", total, look)
@@ -124,13 +124,12 @@ def compose(behind: Behind, request: Compose, watch: Watch) -> Outcome:
     options = {"command": "compose", "prompt": request.prompt, **texts, "generator": request.generator}
     options |= {"foreground_generator": request.generator, "embedder": "demo", "scales": [request.scale]}
     options |= {"locations": list(request.locations), "steps": how.steps, "way": how.way, "weight": how.weight}
-    options |= {"perceptual": "features", "search": how.search, "basis": BASIS, "weights": how.weights}
-    options |= {"candidates": CANDIDATES, "views": VIEWS, "lr": how.lr, "seed": request.seed}
+    options |= {"perceptual": "features", "search": how.search, "edges": how.edges, "basis": BASIS}
+    options |= {"weights": how.weights, "candidates": CANDIDATES, "views": VIEWS, "lr": how.lr, "seed": request.seed}
     options |= {"interrupted": made.interrupted}
     with results_folder() as folder:
-        save_composed(
-            folder, request.prompt, made.candidates, draw_candidates(*parts, made.candidates), options, models
-        )
+        fused = draw_candidates(*parts, made.candidates, how.edges)
+        save_composed(folder, request.prompt, made.candidates, fused, options, models)
         shots = read_shots(folder, lambda entry: entry["location"])
         shots += tuple(Shot((folder / f"{name}.png").read_bytes(), name, None, f"{name}.png") for name in texts)
         note = f"{len(placements)} places tried, {time.monotonic() - started:.1f} s"
