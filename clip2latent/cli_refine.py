@@ -28,7 +28,7 @@ def refine(
     lr: float = 0.2,
     decay: str = "cosine",
     space: str | None = None,
-    pull: float = 0.0,
+    pull: float = 0.1,
     pull_to: str = "sample",
     noise: float = 0.0,
     patience: int | None = 200,
@@ -62,7 +62,7 @@ def refine(
         decay: cosine, which lets the steps become ever smaller up to the last; or constant, as FuseDream does with a
             thousand steps of 0.005.
         space: w+ lets each layer of a StyleGAN have a w of its own: higher scores, less like the generator's images.
-        pull: How strongly images are held back, such as 0.1; 0 is not at all.
+        pull: How strongly images are held near what they start from; 0, not at all, scores higher and looks worse.
         pull_to: Where to: sample, each image's best candidate, or mean, the average image.
         noise: Noise added to the latents at each step, such as 0.01.
         patience: Steps without progress after which an image is left as it is.

@@ -28,6 +28,7 @@ class Numbers(NamedTuple):
 
 AVATARS = Numbers(
     {
+        "held": (25, 50, 100),
         "refined": (25, 50, 75, 100, 250),
         "same": (25, 50, 100),
         "direct": (100, 1000),
@@ -56,6 +57,7 @@ def avatars(setting: Setting, lr: float, decay: str, smoke: bool) -> Iterator[Ro
     prior, seconds = from_prior(setting, numbers.candidates, BASIS)
     cost = Found(0, numbers.candidates, seconds, prior[:, 0])
     yield [("prior", f"prior, best of {numbers.candidates}", cost)]
+    yield _each(setting, numbers, "held", f"prior, pull {RECOMMENDED.pull:g}", prior, cost, lr, decay)
     yield _each(setting, numbers, "refined", "prior", prior, cost, lr, decay)
     bank, seconds = from_bank(setting, numbers.random, BASIS)
     cost = Found(0, numbers.random, seconds, bank[:, 0])
@@ -144,11 +146,10 @@ def _each(
     setting: Setting, numbers: Numbers, key: str, name: str, basis: Tensor, cost: Found, rate: float, decay: str
 ) -> Rows:
     """Rows of a run each, as a rate that decays depends on the steps there are."""
-    rows = []
+    rows, pull = [], RECOMMENDED.pull if key == "held" else 0.0
     for steps in numbers.marks[key]:
-        refining = replace(
-            RECOMMENDED, steps=steps, lr=rate, decay=decay, patience=None, check=CHECK, seed=setting.seed
-        )
+        how = {"steps": steps, "lr": rate, "decay": decay, "pull": pull, "patience": None, "seed": setting.seed}
+        refining = replace(RECOMMENDED, check=CHECK, **how)
         rows += _rows(key, name, optimised(setting, f"{key}-{steps}", basis, refining, [steps]), cost)
     return rows
 
