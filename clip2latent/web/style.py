@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 CSS = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto; }
+.gradio-container { width: 100% !important; max-width: 1180px !important; margin: 0 auto; }
 footer { display: none !important; }
 .html-container { padding: 0 !important; }
 .c2l-panel { gap: .75rem !important; }
