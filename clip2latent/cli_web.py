@@ -32,11 +32,11 @@ def web(
         port: Its port; 0 takes a free one.
         queue: Requests that may wait; the next one is told that the queue is full.
     """
-    if importlib.util.find_spec("gradio") is None:
-        raise ValueError('the web page needs gradio: pip install "clip2latent[web]"')
     if queue < 1 or not 0 <= port < 65536:
         name, value = ("queue", queue) if queue < 1 else ("port", port)
         raise ValueError(f"{name}={value}: expected {'at least 1' if name == 'queue' else '0 to 65535'}")
+    if importlib.util.find_spec("gradio") is None:
+        raise ValueError('the web page needs gradio: pip install "clip2latent[web]"')
     from clip2latent.web.server import start
     from clip2latent.web.studio import make_offer
 
