@@ -13,187 +13,47 @@ ROOT = Path(__file__).parents[1]
 
 # A module imports from its own layer and the layers above it in this list, never from below.
 LAYERS = [
-    {
-        "",
-        "interfaces",
-        "arguments",
-        "captions",
-        "comparison_page",
-        "chunking",
-        "doctor",
-        "doctor_machine",
-        "doctor_packages",
-        "model_card",
-        "assets",
-        "downloads",
-        "html_page",
-        "memory",
-        "mixtures",
-        "moments",
-        "outputs",
-        "plot",
-        "prior_files",
-        "progress",
-        "prompts",
-        "report",
-        "sweep_report",
-        "pages",
-        "table_page",
-        "unfinished",
-        "tar_members",
-        "tar_stride",
-        "transfer",
-    },
-    {
-        "spec",
-        "latents",
-        "bridge",
-        "diffusion",
-        "guidance",
-        "schedule",
-        "steps",
-        "augment",
-        "gathering",
-        "animation",
-        "images",
-        "contracts",
-        "barrier",
-        "basis",
-        "halving",
-        "membrane",
-        "paste",
-        "perceptual",
-        "priorless",
-        "origins",
-        "pairing",
-        "picture_stream",
-    },
-    {
-        "prior",
-        "causal_transformer",
-        "conditions",
-        "directions",
-        "embedders",
-        "fit",
-        "openclip",
-        "openclip_weights",
-        "generators",
-        "objectives",
-        "metrics",
-        "metrics_retrieval",
-        "metrics_sets",
-        "inception",
-        "paired",
-        "judge",
-        "lean_clip",
-        "lean_graph",
-        "lean_prior",
-        "lean_transformer",
-        "token_sampler",
-        "released",
-        "released_config",
-        "released_embedder",
-        "released_prior",
-        "released_records",
-        "samples",
-        "sampling",
-    },
-    {
-        "checkpoint",
-        "convert",
-        "data",
-        "pair_cache",
-        "pair_dataset",
-        "pair_order",
-        "pair_reading",
-        "pair_shards",
-        "pair_sources",
-        "pair_stream",
-        "bank",
-        "bank_files",
-        "saved",
-        "ranking",
-        "search",
-        "state_files",
-        "training_record",
-    },
-    {
-        "training",
-        "text2image",
-        "remake",
-        "direction_search",
-        "initial",
-        "interpolate",
-        "invert",
-        "label_search",
-        "redraw",
-        "starts",
-        "refine",
-        "refine_state",
-        "refinement",
-        "compose",
-        "composition",
-        "composition_files",
-        "composition_run",
-        "composition_state",
-        "edit",
-        "references",
-    },
-    {
-        "average",
-        "fidelity",
-        "launch",
-        "leaving",
-        "metrics_file",
-        "prompt_validation",
-        "refine_files",
-        "results",
-        "saving",
-        "training_progress",
-        "wandb_run",
-    },
-    {
-        "doctor_demo",
-        "evaluate",
-        "evaluate_rows",
-        "extractors",
-        "folder_scores",
-        "export",
-        "hub",
-        "label_study",
-        "label_study_report",
-        "seen_pictures",
-        "sweep",
-        "sweep_drawing",
-        "table",
-        "table_scoring",
-        "ways",
-        "web",
-    },
-    {
-        "cli",
-        "cli_banks",
-        "cli_compose",
-        "cli_compose_run",
-        "cli_configs",
-        "cli_direction",
-        "cli_doctor",
-        "cli_edit",
-        "cli_evaluate",
-        "cli_generate",
-        "cli_invert",
-        "cli_search",
-        "cli_search_study",
-        "cli_refine",
-        "cli_refine_run",
-        "cli_score",
-        "cli_share",
-        "cli_sweep",
-        "cli_table",
-        "cli_web",
-        "cli_train",
-    },
+    set(names.split())
+    for names in (
+        """
+        arguments assets captions chunking comparison_page doctor doctor_machine doctor_packages downloads html_page
+        interfaces memory mixtures model_card moments outputs pages plot prior_files progress prompts report
+        sweep_report table_page tar_members tar_stride transfer unfinished
+        """,
+        """
+        animation augment barrier basis bridge contracts diffusion gathering guidance halving images latents membrane
+        origins pairing paste perceptual picture_stream priorless schedule spec steps
+        """,
+        """
+        causal_transformer conditions directions embedders fit generators inception judge lean_clip lean_graph
+        lean_prior lean_transformer metrics metrics_retrieval metrics_sets objectives openclip openclip_weights paired
+        prior released released_config released_embedder released_prior released_records samples sampling token_sampler
+        """,
+        """
+        bank bank_files checkpoint convert data pair_cache pair_dataset pair_order pair_reading pair_shards pair_sources
+        pair_stream ranking saved search state_files training_record
+        """,
+        """
+        compose composition composition_files composition_run composition_state direction_search edit initial
+        interpolate invert label_search redraw references refine refine_state refinement remake starts text2image
+        training
+        """,
+        """
+        average fidelity launch leaving metrics_file prompt_validation refine_files results saving training_progress
+        wandb_run
+        """,
+        """
+        doctor_demo evaluate evaluate_rows export extractors folder_scores hub label_study label_study_report
+        seen_pictures sweep sweep_drawing table table_scoring ways web
+        """,
+        """
+        cli cli_banks cli_compose cli_compose_run cli_configs cli_direction cli_doctor cli_edit cli_evaluate
+        cli_generate cli_invert cli_refine cli_refine_run cli_score cli_search cli_search_study cli_share cli_sweep
+        cli_table cli_train cli_web
+        """,
+    )
 ]
+LAYERS[0].add("")  # the package itself
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PACKAGES = ("clip2latent", "datagen", "demo")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
