@@ -195,9 +195,14 @@ def test_the_command_serves_and_ends_cleanly_when_interrupted(sources, capsys):
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=visit_and_interrupt)
-    thread.start()
-    code = cli.main(["web", "--checkpoint", sources[0], "--checkpoint", sources[1], "--port", str(port), "--offline"])
-    thread.join()
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's tests ignore it
+    try:
+        thread.start()
+        models = ["--checkpoint", sources[0], "--checkpoint", sources[1]]
+        code = cli.main(["web", *models, "--port", str(port), "--offline"])
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, handler)
     printed = capsys.readouterr()
     assert code == 0 and seen == [200] and not printed.err
     assert printed.out.splitlines() == [f"clip2latent is at http://127.0.0.1:{port} - Ctrl-C ends it"]
