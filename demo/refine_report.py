@@ -79,7 +79,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     lines += [f"Learning rate {used['lr']:g} standard deviations of the latents a step{falls}."]
     lines += [f"FuseDream's, {PAPER:g}, and plain CLIP's, {PLAIN:g}, stay as they are.", ""]
     if used["world"] == "avatars":
-        lines += ["Rate, decay and the lead of one candidate in the mixture were chosen on prompts of"]
+        lines += ["Rate, decay, pull and the lead of one candidate in the mixture were chosen on prompts of"]
         lines += ["configs/prompts/demo-validation.jsonl, none of which is in this table. Label-guided search needs a"]
         lines += ["generator of classes: [the table of the objects](refinement-objects.md) has it.", ""]
     words = "" if used["world"] == "avatars" else f" --world {used['world']}"
