@@ -1,6 +1,7 @@
 """The documents hold together: links and pictures exist, every command is explained, the README stays short."""
 
 import ast
+import inspect
 import re
 import runpy
 from pathlib import Path
@@ -8,6 +9,9 @@ from urllib.parse import unquote
 
 import pytest
 from PIL import Image, ImageChops, ImageStat
+
+from clip2latent import cli
+from datagen.__main__ import datagen
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("d*/*.md")])
@@ -155,3 +159,22 @@ def test_the_pages_and_the_api_build_without_warnings(tmp_path, capsys):
     folders = [str(ROOT / "docs"), str(tmp_path / "pages")]
     code = build.main(["-W", "--keep-going", "-q", "-b", "dummy", "-d", str(tmp_path / "read"), *folders])
     assert code == 0, capsys.readouterr().err
+
+
+OPTION = r"(?<![\w-])--[a-z][\w-]*"
+LIGHTNING = {"--help", "--ckpt_path", "--data", "--model", "--trainer", "--validation"}
+TORCHRUN = {"--nnodes", "--nproc_per_node", "--rdzv_backend", "--rdzv_endpoint"}
+
+
+def test_options_in_documents_are_options():
+    _, commands = cli._parser()
+    known = LIGHTNING | TORCHRUN | {f"--{name}" for name in cli._FLAGS}
+    known |= {option for command in commands.values() for option in command.options}
+    known |= {name for texts in cli._TEXTS.values() for name in texts}
+    known |= {f"--{name}" for name in inspect.signature(datagen).parameters}
+    sources = [*ROOT.glob("demo/*.py"), *ROOT.glob("benchmarks/*.py"), ROOT / "datagen/__main__.py"]
+    for path in sources:
+        known |= set(re.findall(f'"({OPTION})"', path.read_text(encoding="utf-8")))
+    for page in PAGES:
+        found = set(re.findall(OPTION, (ROOT / page).read_text(encoding="utf-8")))
+        assert found <= known, f"{page}: {found - known}"
