@@ -32,10 +32,10 @@ def start_basis(members: Tensor, weights: str = "shared", lead: float | None = N
 
     Args:
         members: tokens [P, M, K, D].
-        lead: the first member's weight, above 0 and below 1; the others share the rest. None for equal weights. Means
-            of several members each are much alike, so that several bases of one prompt want each a lead of its own.
         weights: "shared", one for each member, as the paper's equation has it; or "each", one for each of a member's
             numbers, as the paper's code (gnobitab/FuseDream) does.
+        lead: the first member's weight, above 0 and below 1; the others share the rest. None for equal weights. Means
+            of several members each are much alike, so that several bases of one prompt want each a lead of its own.
 
     Raises:
         ValueError: for other weights, and another lead.

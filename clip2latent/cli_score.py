@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from clip2latent.outputs import choose_folder, filled, provenance, slug, write_json
+from clip2latent.outputs import choose_folder, filled, provenance, slug, whole_file, write_json
 from clip2latent.progress import progress_bar
 from clip2latent.unfinished import kept_work
 
@@ -159,12 +158,8 @@ def write_page(folder: Path) -> Path:
     from clip2latent.pages import report_html
 
     record, pictures = _read(folder)
-    temporary = folder / f".{PAGE}.partial"
-    try:
-        temporary.write_text(report_html(record, pictures), encoding="utf-8")
-        os.replace(temporary, folder / PAGE)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(folder / PAGE) as partial:
+        partial.write_text(report_html(record, pictures), encoding="utf-8")
     return folder / PAGE
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from clip2latent.cli_generate import warn_of_unknown_words
 from clip2latent.cli_score import PAGE, write_page
-from clip2latent.outputs import choose_folder, filled, provenance, write_json
+from clip2latent.outputs import choose_folder, device_name, filled, provenance, write_json
 from clip2latent.progress import progress_bar
 from clip2latent.unfinished import kept_work
 
@@ -89,7 +89,7 @@ def sweep(
         print(f"interrupted: what was drawn is kept in {folder}; the same command goes on from there", file=sys.stderr)
         raise SystemExit(130) from None
     record: dict[str, Any] = {"options": {"checkpoint": checkpoint, "prompts": prompts, "judge": judge}, **same}
-    record |= {"grid": asdict(grid), "device": _device(pipeline.device), "threads": torch.get_num_threads()}
+    record |= {"grid": asdict(grid), "device": device_name(pipeline.device), "threads": torch.get_num_threads()}
     files = [*(FILES if found.pictures else FILES[:3]), PAGE]
     record |= {"chunk": chunk, **found.record, "texts_sha256": texts_sha256([prompt.text for prompt in read])}
     record |= {**provenance(), "pictures": {FILES[3]: "The first prompts"}, "files": files}
@@ -105,10 +105,3 @@ def sweep(
 
 def _tell(line: str) -> None:
     print(line, flush=True)
-
-
-def _device(device: Any) -> str:
-    """Names a device."""
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clip2latent.cli_generate import warn_of_unknown_words
-from clip2latent.outputs import choose_folder, filled, provenance, write_json
+from clip2latent.outputs import choose_folder, device_name, filled, provenance, write_json
 from clip2latent.progress import progress_bar
 from clip2latent.unfinished import kept_work
 
@@ -124,7 +124,7 @@ def table(
     record: dict[str, Any] = {"options": options, "effort": asdict(effort), "together": together}
     record |= {"prompts": setting.prompts, "texts_sha256": texts_sha256(setting.prompts), "views": VIEWS}
     record |= {"models": {**models.identities(), "features": extractor.identity, "clips": clips}}
-    record |= {"device": _device(device), "threads": torch.get_num_threads(), "bank": tables.bank_seconds(work)}
+    record |= {"device": device_name(device), "threads": torch.get_num_threads(), "bank": tables.bank_seconds(work)}
     record |= {"ways": rows, **provenance(), "pictures": {FILES[0]: "The first prompts"}, "files": list(FILES)}
     page = page_of(record)
     text = "\n\n".join(f"{table.title}\n\n{markdown(table)}".lstrip() for table in page.tables)
@@ -165,10 +165,3 @@ def _methods(methods: list[str] | None, prior: bool, world: bool) -> list[str]:
         if key not in possible:
             raise ValueError(f"methods: {key!r} is none of {', '.join(possible)}")
     return list(dict.fromkeys(methods or possible))
-
-
-def _device(device: Any) -> str:
-    """Names a device."""
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from clip2latent.fidelity import Judge
 from clip2latent.interfaces import Embedder
 from clip2latent.metrics import clip_score, diversity, judge_accuracy, mean_over_prompts
 from clip2latent.metrics_retrieval import r_precision
+from clip2latent.outputs import whole_file
 from clip2latent.prompts import Prompt
 from clip2latent.samples import Chunk
 
@@ -106,9 +106,8 @@ def retrieved(name: str, embeddings: Tensor, text: Tensor) -> dict[str, Any]:
 def save_measured(measured: Measured, path: Path) -> None:
     """Writes a row as safetensors, whole or not at all."""
     tensors = {"pictures": measured.pictures.contiguous(), "scores": measured.scores.contiguous()}
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(safetensors.torch.save(tensors, {"numbers": json.dumps(measured.numbers)}))
-    os.replace(temporary, path)
+    with whole_file(path) as partial:
+        partial.write_bytes(safetensors.torch.save(tensors, {"numbers": json.dumps(measured.numbers)}))
 
 
 def load_measured(path: Path) -> Measured | None:

@@ -80,6 +80,17 @@ def filled(folder: Path, record: str) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives a path beside a file's, which becomes the file when the block ends: whole at any time, or not there."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Writes plain types as readable json (no NaN: a number that does not exist is null)."""
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
@@ -94,6 +105,13 @@ def provenance() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return {"versions": versions, "commit": _commit()}
+
+
+def device_name(device: Any) -> str:
+    """Names a `torch.device` as results record it: the GPU's own name, or cpu."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
 
 
 @functools.cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from torch import Tensor
 from clip2latent.evaluate import Bar
 from clip2latent.extractors import Extractor
 from clip2latent.interfaces import Embedder
+from clip2latent.outputs import whole_file
 from clip2latent.picture_stream import Reading, sha256_of
 
 PART = 1024
@@ -153,10 +153,9 @@ def _stamp(files: Sequence[Path]) -> str:
 def _save(path: Path, part: _Part, stamp: str) -> None:
     """Writes a part whole or not at all."""
     about = {"stamp": stamp, "lines": json.dumps(part.lines), "damaged": json.dumps(part.damaged)}
-    temporary = path.with_name(f".{path.name}.partial")
     columns = {key: value.contiguous() for key, value in part.columns.items()}
-    temporary.write_bytes(safetensors.torch.save(columns, about))
-    os.replace(temporary, path)
+    with whole_file(path) as partial:
+        partial.write_bytes(safetensors.torch.save(columns, about))
 
 
 def _load(path: Path, stamp: str) -> _Part | None:

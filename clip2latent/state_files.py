@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from clip2latent.outputs import write_json
+from clip2latent.outputs import whole_file, write_json
 
 
 class Kept(NamedTuple):
@@ -43,12 +42,8 @@ def write_state(folder: Path, name: str, record: Mapping[str, Any], tensors: Map
         (state, lambda path: safetensors.torch.save_file(held, path)),
         (readable, lambda path: write_json(path, {**record, "files": [readable, state]})),
     ):
-        partial = folder / f".{file}.partial"
-        try:
+        with whole_file(folder / file) as partial:
             write(partial)
-            os.replace(partial, folder / file)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def read_state(folder: Path | str, name: str, what: str) -> Kept:

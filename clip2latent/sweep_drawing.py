@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from clip2latent.evaluate_rows import PICTURED
 from clip2latent.fidelity import Judge
 from clip2latent.images import from_uint8, grid, to_uint8
 from clip2latent.metrics import accepted_values, clip_score
+from clip2latent.outputs import whole_file
 from clip2latent.paired import Found
 from clip2latent.prompts import Prompt
 from clip2latent.samples import Chunk
@@ -124,9 +124,8 @@ def save_drawn(drawn: Drawn, path: Path) -> None:
     seconds = {"prior_seconds": repr(drawn.prior_seconds), "seconds": repr(drawn.seconds)}
     tensors = {name: tensor.contiguous() for name, tensor in drawn.found._asdict().items()}
     tensors |= {} if drawn.pictures is None else {PICTURES: drawn.pictures}
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(safetensors.torch.save(tensors, seconds))
-    os.replace(temporary, path)
+    with whole_file(path) as partial:
+        partial.write_bytes(safetensors.torch.save(tensors, seconds))
 
 
 def load_drawn(path: Path, num: int) -> Drawn | None:

@@ -59,12 +59,8 @@ def avatars(setting: Setting, lr: float, decay: str, smoke: bool) -> Iterator[Ro
     yield [("prior", f"prior, best of {numbers.candidates}", cost)]
     yield _each(setting, numbers, "held", f"prior, pull {RECOMMENDED.pull:g}", prior, cost, lr, decay)
     yield _each(setting, numbers, "refined", "prior", prior, cost, lr, decay)
-    bank, seconds = from_bank(setting, numbers.random, BASIS)
-    cost = Found(0, numbers.random, seconds, bank[:, 0])
-    start = f"best {BASIS} of {numbers.random} random"
-    yield _each(setting, numbers, "same", start, bank, cost, lr, decay)
-    yield _one(setting, numbers, "fusedream", f"FuseDream: {start}", bank, cost, PAPER)
-    yield [_searched(setting, numbers.random + numbers.marks["fusedream"][-1])]
+    yield from _from_random(setting, numbers, lr, decay)
+    bank, cost = _random(setting, numbers)
     start = f"plain CLIP, one w, best of {numbers.random} random"
     yield _one(setting, numbers, "direct", start, bank[:, :1], cost, PLAIN)
 
@@ -82,12 +78,7 @@ def objects(setting: Setting, lr: float, decay: str, smoke: bool) -> Iterator[Ro
     yield _one(setting, numbers, "guided", f"FuseDream: {start}", found, cost, PAPER)
     start = f"plain CLIP, one latent, best of {drawn} label-guided"
     yield _one(setting, numbers, "direct", start, found[:, :1], cost, PLAIN)
-    bank, seconds = from_bank(setting, numbers.random, BASIS)
-    cost = Found(0, numbers.random, seconds, bank[:, 0])
-    start = f"best {BASIS} of {numbers.random} random"
-    yield _each(setting, numbers, "same", start, bank, cost, lr, decay)
-    yield _one(setting, numbers, "fusedream", f"FuseDream: {start}", bank, cost, PAPER)
-    yield [_searched(setting, numbers.random + numbers.marks["fusedream"][-1])]
+    yield from _from_random(setting, numbers, lr, decay)
 
 
 class World(NamedTuple):
@@ -128,6 +119,21 @@ WORLDS = {
 
 def _few(numbers: Numbers) -> Numbers:
     return Numbers(dict.fromkeys(numbers.marks, (CHECK,)), 32, 16)
+
+
+def _random(setting: Setting, numbers: Numbers) -> tuple[Tensor, Found]:
+    """The best of the random latents [P, M, L, D], and their cost."""
+    bank, seconds = from_bank(setting, numbers.random, BASIS)
+    return bank, Found(0, numbers.random, seconds, bank[:, 0])
+
+
+def _from_random(setting: Setting, numbers: Numbers, lr: float, decay: str) -> Iterator[Rows]:
+    """Rows of mixtures of random latents, of FuseDream's, and of a search among as many images."""
+    bank, cost = _random(setting, numbers)
+    start = f"best {BASIS} of {numbers.random} random"
+    yield _each(setting, numbers, "same", start, bank, cost, lr, decay)
+    yield _one(setting, numbers, "fusedream", f"FuseDream: {start}", bank, cost, PAPER)
+    yield [_searched(setting, numbers.random + numbers.marks["fusedream"][-1])]
 
 
 def _searched(setting: Setting, drawn: int) -> tuple[str, str, Found]:
