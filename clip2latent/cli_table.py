@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from clip2latent.cli_generate import warn_of_unknown_words
+from clip2latent.cli_score import PAGE, write_page
 from clip2latent.outputs import choose_folder, device_name, filled, provenance, write_json
 from clip2latent.progress import progress_bar
 from clip2latent.unfinished import kept_work
 
-SETTINGS, FILES = "table.json", ("grid.png", "metrics.json", "metrics.md", "report.html")
+SETTINGS, FILES = "table.json", ("grid.png", "metrics.json", "metrics.md", PAGE)
 VIEWS, LEAST = 64, 100
 """Views of each picture that its AugCLIP is measured over; images in a part of the inception score."""
 
@@ -82,7 +83,7 @@ def table(
     from clip2latent import table_scoring as scores
     from clip2latent.bank import Banks
     from clip2latent.folder_scores import Measuring
-    from clip2latent.html_page import html, markdown
+    from clip2latent.html_page import markdown
     from clip2latent.images import save_png
     from clip2latent.pages import page_of
     from clip2latent.ranking import load_ranker
@@ -126,14 +127,12 @@ def table(
     record |= {"models": {**models.identities(), "features": extractor.identity, "clips": clips}}
     record |= {"device": device_name(device), "threads": torch.get_num_threads(), "bank": tables.bank_seconds(work)}
     record |= {"ways": rows, **provenance(), "pictures": {FILES[0]: "The first prompts"}, "files": list(FILES)}
-    page = page_of(record)
-    text = "\n\n".join(f"{table.title}\n\n{markdown(table)}".lstrip() for table in page.tables)
+    text = "\n\n".join(f"{table.title}\n\n{markdown(table)}".lstrip() for table in page_of(record).tables)
     with filled(folder, FILES[1]) as staging:
         save_png(tables.picture_of(work, rows, read), staging / FILES[0], {"options": options})
         write_json(staging / FILES[1], record)
         (staging / FILES[2]).write_text(f"{text}\n", encoding="utf-8")
-        pictures = {"The first prompts": (staging / FILES[0]).read_bytes()}
-        (staging / FILES[3]).write_text(html(page, pictures, record), encoding="utf-8")
+        write_page(staging)
     print(text)
     print(f"\n{', '.join(str(folder / name) for name in FILES)}; pictures in {work}")
 
