@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import re
-import signal
 import statistics
 import subprocess
 import sys
@@ -45,7 +44,7 @@ def main() -> None:
         after = resident(server.pid)
         print(f"memory: {before:.0f} MiB after the warm-up, {after:.0f} MiB at the end, {after - before:+.1f} MiB")
     finally:
-        server.send_signal(signal.SIGINT)
+        server.terminate()
         server.wait(60)
 
 
